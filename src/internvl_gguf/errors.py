@@ -117,6 +117,10 @@ class ModelFileError(InternVLError):
     """A model file that is missing, damaged, or of another kind than asked for."""
 
 
+class MissingEncoderError(ModelFileError):
+    """A text model without an mmproj beside it, or with several that nothing tells apart."""
+
+
 class ModelPairError(ModelFileError):
     """A text model and an mmproj that were not made for each other."""
 

@@ -45,6 +45,17 @@ def test_all_candidates_are_listed_on_demand(run: Run) -> None:
     assert all("score" in line for line in listed)
 
 
+def test_a_text_is_listed_in_full_once(run: Run) -> None:
+    done = run(*DESCRIBE, "--best-of", 6, "--judge", "certainty", "--seed", 1, "-v")
+    told = " ".join(done.stderr.split())
+    shown = re.findall(r" score [^:]+: (.+?)(?= (?:\* )?\d+ score | certainty )", told)
+    texts = [text for text in shown if not text.startswith("the text of ")]
+    assert len(shown) == 6
+    assert len(set(texts)) == len(texts)
+    assert done.stdout.strip() in texts
+    assert "(0 cached" in told  # nothing was: whichever answer was chosen, the question was read
+
+
 def test_json_says_how_it_was_chosen(run: Run) -> None:
     found = json.loads(run(*DESCRIBE, "--best-of", 2, "--seed", 7, "--json").stdout)
     first, second = found["selection"]["candidates"]
@@ -89,6 +100,20 @@ def test_what_cannot_be_is_two_lines(run: Run, options: list[Any], said: str) ->
     done = run(*COUNT, *options)
     assert_two_lines(done, code=2)
     assert said in done.stderr
+
+
+def test_a_judge_that_is_no_text_model_is_two_lines(run: Run, tiny: ModelFiles, tmp_path: Path) -> None:
+    done = run(*COUNT, "--best-of", 2, "--judge", tiny.mmproj)
+    assert_two_lines(done)
+    assert "no mmproj" not in done.stderr
+    alone = tmp_path / "critic.gguf"
+    alone.write_bytes(tiny.text.read_bytes())
+    done = run(*COUNT, "--best-of", 2, "--judge", alone)
+    assert_two_lines(done)
+    assert "Put the mmproj of the critic into the same folder." in done.stderr
+    done = run(*COUNT, "--best-of", 2, "--judge", "Vote")
+    assert_two_lines(done)
+    assert "Did you mean vote?" in done.stderr
 
 
 def test_an_unknown_judge_is_two_lines(run: Run) -> None:
@@ -142,7 +167,7 @@ def test_ctrl_c_keeps_the_best_of_the_answers_that_have_ended(tmp_path: Path) ->
     child.expect(r"Stopped: this is the best of the \d+ of 128 answers that had ended\.")
     child.expect(pexpect.EOF)
     child.close()
-    assert child.exitstatus == 0
+    assert child.exitstatus == 130  # so that a script sees that answers are missing
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")

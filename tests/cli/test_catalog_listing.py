@@ -38,6 +38,17 @@ def test_models_stand_by_release_the_newest_first_and_none_is_left_out(tmp_path:
     assert "8B-Tuned" in told
 
 
+def test_a_mistake_in_the_file_is_told_in_its_own_words(tmp_path: Path) -> None:
+    """`max_tiles`, a key of the file, was told as `--max-tiles`."""
+    (tmp_path / "models.toml").write_text('[critics.mine]\nfirst_step = "{pictures}{question}{step}"\nfoo = 3\n')
+    environment = {**os.environ, "INTERNVL_CONFIG": str(tmp_path)}
+    command = [sys.executable, "-m", "internvl_gguf", "ask", "demo", "What?", "--best-of", "2", "--judge", "demo"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    assert done.returncode == 1
+    assert "max_tiles, threshold" in done.stderr
+    assert "--max-tiles" not in done.stderr
+
+
 def test_json_has_the_release_and_the_scores_with_their_source(tmp_path: Path) -> None:
     found = {each["name"]: each for each in json.loads(listed(tmp_path, "--json").stdout)}
     model = found["InternVL3_5-30B-A3B"]

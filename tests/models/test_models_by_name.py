@@ -240,6 +240,10 @@ def test_the_last_colon_before_a_quant_counts(tmp_path: Path, monkeypatch: pytes
     assert full_name(str(tmp_path / "models:v2" / "a:b" / "x-Q4_K_M.gguf"), ":BF16").endswith("models:v2/a:b:BF16")
 
 
+def test_the_demo_model_may_be_named_with_its_quant() -> None:
+    assert resolve_model("demo:bf16") == resolve_model("demo")
+
+
 def test_a_folder_with_several_quants(tmp_path: Path, texts: dict[str, bytes]) -> None:
     for name in ("InternVL3-14B-Instruct-Q2_K.gguf", "InternVL3-14B-Instruct-Q4_K_M.gguf", "mmproj-F16.gguf"):
         (tmp_path / name).write_bytes(texts[name])

@@ -49,6 +49,17 @@ def test_pictures_are_encoded_and_the_prompt_is_read_once(session: Session) -> N
     assert [usage.prompt_tokens - usage.cached_tokens for usage in usages[1:]] == [1, 1, 1]
 
 
+@pytest.mark.parametrize("best", [0, 2])
+def test_the_usage_is_that_of_the_question_whichever_answer_is_chosen(session: Session, best: int) -> None:
+    def takes(_: object, candidates: Sequence[Candidate]) -> list[float]:
+        return [float(each.index == best) for each in candidates]
+
+    reply = session.ask("What is it?", [noise(40)], best_of=3, judge=takes, max_tokens=3)
+    assert (reply.usage.cached_tokens, reply.usage.tiles_encoded) == (0, reply.usage.tiles)
+    assert reply.timings.prefill > 0
+    assert reply.timings.encode > 0
+
+
 def test_the_conversation_goes_on_from_the_chosen_answer(session: Session) -> None:
     def third(question: JudgedQuestion, candidates: Sequence[Candidate]) -> list[float]:
         return [float(candidate.index == 2) for candidate in candidates]

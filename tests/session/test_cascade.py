@@ -73,6 +73,11 @@ def test_the_first_answers_alone_where_it_is_sure_enough(pair: tuple[str, str]) 
     confidence = answer.steps[0].confidence
     assert confidence is not None
     assert answer.why == f"it is {confidence:.2f} sure, at least 0"
+    just_above = confidence + 1e-5
+    with Cascade(pair, threshold=just_above, **OPENING) as cascade:
+        why = cascade.ask("What is it?", max_tokens=3).why
+    told = float(why.removeprefix(f"{pair[0]} was ").split()[0])
+    assert told < just_above, "rounded to the other side of the threshold"
 
 
 def test_the_next_is_asked_where_it_is_not_sure_and_says_what_it_would_say_alone(

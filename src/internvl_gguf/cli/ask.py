@@ -18,8 +18,8 @@ from internvl_gguf.cli.clip_options import VideoOption, refuse_wishes_without_cl
 from internvl_gguf.cli.judges import find_judge, is_critic
 from internvl_gguf.cli.output import StreamedAnswer, print_json, say, show_library_log
 from internvl_gguf.cli.parameters import value_sources
-from internvl_gguf.cli.run import FAILED, option_errors
-from internvl_gguf.cli.several_answers import interrupts_keep_the_best, say_choice
+from internvl_gguf.cli.run import FAILED, INTERRUPTED, option_errors
+from internvl_gguf.cli.several_answers import interrupts_keep_the_best, say_choice, unfinished
 from internvl_gguf.cli.streams import require_stdout
 from internvl_gguf.config import AskOptions, EngineConfig, SamplingParams
 from internvl_gguf.errors import InvalidRequestError
@@ -104,17 +104,23 @@ def ask(
     files = box_files(boxes, stills) if boxes else []
     name = options.chosen_model(model)
     told: dict[str, Any] = {}
+    is_stopped, in_full = False, verbose or log
     if escalate is None:
-        reply = _ask_once(name, question, pictures, config, opening, asked, quiet=json_output, in_full=verbose or log)
+        reply, is_stopped = _ask_once(
+            name, question, pictures, config, opening, asked, quiet=json_output, in_full=in_full
+        )
     else:
         answer = _ask_several(name, escalate, threshold, question, pictures, opening, asked, quiet=json_output)
         reply, told = answer.reply, answer.to_dict()
+        say_choice(reply, is_stopped=False, in_full=in_full)
     if files:
         told["saved"] = list(map(str, write_boxes(files, stills, reply.boxes)))
     if json_output:
         print_json({**_as_json(name, question, pictures, reply), **told})
-    elif verbose or log:
+    elif in_full:
         _say_statistics(reply)
+    if is_stopped:
+        raise typer.Exit(INTERRUPTED)
     if (form and reply.parsed is None and reply.text != "null") or (files and is_cut_off(reply)):
         raise typer.Exit(FAILED)
 
@@ -186,7 +192,8 @@ def _ask_once(
     *,
     quiet: bool,
     in_full: bool,
-) -> Reply:
+) -> tuple[Reply, bool]:
+    """Ask a model; return its answer, and whether Ctrl-C chose it before all of several had ended."""
     from internvl_gguf.cli.downloads import obtain
     from internvl_gguf.planning.auto_quant import machine_chooser
     from internvl_gguf.session import Session
@@ -203,7 +210,7 @@ def _ask_once(
     ):
         session.on_tiles(progress.tiles)
         if sampling.best_of == 1:
-            return _answer(session, prompt, pictures, asked, quiet=quiet, progress=progress)
+            return _answer(session, prompt, pictures, asked, quiet=quiet, progress=progress), False
         judged = cast("AskOptions", {**asked, "judge": judge})
         return _best_answer(session, prompt, pictures, judged, quiet=quiet, in_full=in_full, progress=progress)
 
@@ -393,8 +400,11 @@ def _best_answer(
     quiet: bool,
     in_full: bool,
     progress: AskProgress,
-) -> Reply:
+) -> tuple[Reply, bool]:
     """Ask for several answers and show the best; Ctrl-C takes the best of those that are there.
+
+    Returns:
+        The best, and whether it was taken before all had ended.
 
     Raises:
         KeyboardInterrupt: none was there yet, or Ctrl-C came twice.
@@ -409,8 +419,9 @@ def _best_answer(
         answer = StreamedAnswer()
         answer.write(reply.text)
         answer.end()
-    say_choice(reply, is_stopped=bool(interrupts.count), in_full=in_full)
-    return reply
+    is_stopped = interrupts.count > 0 and unfinished(reply) > 0
+    say_choice(reply, is_stopped=is_stopped, in_full=in_full)
+    return reply, is_stopped
 
 
 def _as_json(model: str, prompt: str, pictures: list[Picture | Video], reply: Reply) -> dict[str, Any]:

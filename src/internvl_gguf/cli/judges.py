@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from internvl_gguf.critics.found_critic import FoundCritic, no_judge
-from internvl_gguf.errors import InvalidRequestError, ModelFileError
+from internvl_gguf.errors import InvalidRequestError, MissingEncoderError, ModelFileError
 from internvl_gguf.utils.kinds import JudgeName
 
 if TYPE_CHECKING:
@@ -38,6 +38,10 @@ def find_judge(name: str, engine: EngineConfig) -> FoundCritic:
     config = replace(engine, n_parallel=1, n_candidates=1, n_draft=0)
     try:
         return FoundCritic(name, obtain(name, None, machine_chooser(config)), critic_description(None, name), config)
+    except MissingEncoderError as error:
+        raise InvalidRequestError(
+            f"{name} is no judge: {error.message}", "Put the mmproj of the critic into the same folder."
+        ) from error
     except (InvalidRequestError, ModelFileError) as error:
         raise no_judge(name, error) from error
 

@@ -14,7 +14,7 @@ from internvl_gguf.cli.output import say, say_error
 from internvl_gguf.cli.parameters import in_flags
 from internvl_gguf.cli.settings_file import SettingsError
 from internvl_gguf.cli.streams import closed_error, is_stdout_closed
-from internvl_gguf.errors import InternVLError, InvalidRequestError
+from internvl_gguf.errors import CatalogError, InternVLError, InvalidRequestError
 
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 _REASONS = {
@@ -79,4 +79,4 @@ def option_errors() -> Iterator[None]:
 
 
 def _tell(error: InternVLError) -> None:
-    say_error(error, str if isinstance(error, SettingsError) else in_flags)
+    say_error(error, str if isinstance(error, SettingsError | CatalogError) else in_flags)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from internvl_gguf.session import Session
     from internvl_gguf.types import Reply, SelectedFrom, Selection
 
-_SHOWN: Final = 60  # characters of a candidate in the list
+_SHOWN: Final = 400  # characters of a candidate in the list
 _AGAIN: Final = 0.05  # seconds between two tries to end the answers
 _ENDS: Final = {"stop": "", "length": ", cut off", "aborted": ", unfinished"}
 
@@ -60,23 +60,32 @@ def interrupts_keep_the_best(session: Session) -> Iterator[Interrupts]:
         signal.signal(signal.SIGINT, previous)
 
 
+def unfinished(reply: Reply) -> int:
+    """Return how many of the answers to a question had not ended when one was chosen."""
+    candidates = reply.selection.candidates if reply.selection else ()
+    return sum(each.finish_reason == "aborted" for each in candidates)
+
+
 def say_choice(reply: Reply, *, is_stopped: bool, in_full: bool) -> None:
     """Say on stderr why an answer was chosen.
 
     Args:
         reply: the answer.
-        is_stopped: whether Ctrl-C ended the others.
+        is_stopped: whether Ctrl-C ended others.
         in_full: whether all candidates are listed.
     """
     selection = reply.selection
     if selection is None:
         return
-    ended = sum(each.finish_reason != "aborted" for each in selection.candidates)
-    if is_stopped and ended < len(selection.candidates):
-        say(f"Stopped: this is the best of the {ended} of {len(selection.candidates)} answers that had ended.")
+    if is_stopped:
+        count = len(selection.candidates)
+        say(f"Stopped: this is the best of the {count - unfinished(reply)} of {count} answers that had ended.")
     if in_full:
+        first: dict[str, int] = {}
         for number, each in enumerate(selection.candidates):
-            say(_candidate_line(selection, number, each), hang=4)
+            same = first.setdefault(each.text, number)
+            shown = safe_name(each.text, _SHOWN) if same == number else f"the text of {same + 1}"
+            say(f"{_candidate_line(selection, number, each)}: {shown}", hang=4)
     say_dim(selection.reason)
 
 
@@ -85,4 +94,4 @@ def _candidate_line(selection: Selection, number: int, each: SelectedFrom) -> st
     seed = "greedy" if each.seed is None else f"seed {each.seed}"
     agreeing = "" if each.agreeing is None else f", {each.agreeing} agree" if each.agreeing > 1 else ", alone"
     told = f"score {each.score:.3g}, {seed}{agreeing}{_ENDS[each.finish_reason]}"
-    return f"{mark} {number + 1:>3}  {told}: {safe_name(each.text, _SHOWN)}"
+    return f"{mark} {number + 1:>3}  {told}"

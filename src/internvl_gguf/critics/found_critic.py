@@ -71,5 +71,7 @@ def no_judge(name: str, error: InternVLError) -> InvalidRequestError:
         name: the name.
         error: what was found.
     """
+    if (meant := name.strip().lower()) in JudgeName.choices:
+        return InvalidRequestError(f"{name} is no judge.", f"Did you mean {meant}?")
     known = " and ".join(JudgeName.choices)
     return InvalidRequestError(f"{name} is no judge: {error.message}", f"{known} are judges, too. {error.hint}")

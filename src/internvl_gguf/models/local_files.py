@@ -129,9 +129,9 @@ def _encoder(
     is_named_here = mmproj is not None and (Quant.parse(mmproj) or find_copy(contents.mmprojs, mmproj))
     if mmproj is not None and (expanded(mmproj).is_file() or not is_named_here):
         return expanded(mmproj), ""
-    if mmproj is None and not contents.mmprojs and text.is_file():
-        _check_kind(text)
     beside = tuple(copy for copy in contents.mmprojs if folder / copy.first.path != text)
+    if mmproj is None and not beside and text.is_file():
+        _check_kind(text)
     if text.is_file() and mmproj is None:
         beside = _of_model(beside, text.name)
     where = f"The folder {folder}" if folder != Path() else "This folder"

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 DEMO = "demo"
 DEMO_FOLDER = Path(__file__).parents[1] / "demo"
-DEMO_TEXT, DEMO_MMPROJ = "demo-text-BF16.gguf", "demo-mmproj-F16.gguf"
+DEMO_QUANT = "BF16"
+DEMO_TEXT, DEMO_MMPROJ = f"demo-text-{DEMO_QUANT}.gguf", "demo-mmproj-F16.gguf"
 """The critic inside this package, trained on from the demo model, whose vision encoder it has."""
 
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -74,9 +75,9 @@ def parse_model_name(text: str, catalog: Catalog) -> LocalModel | HubModel:
         ModelFileError: the catalogue has no such name, or the model is not supported.
     """
     if text.partition(":")[0].lower() == DEMO:
-        if text.lower() != DEMO:
+        if text.lower() not in (DEMO, f"{DEMO}:{DEMO_QUANT.lower()}"):
             raise ModelFileError(
-                f"The package has the demo model in BF16 only, and {text!r} names another file.",
+                f"The package has the demo model in {DEMO_QUANT} only, and {text!r} names another file.",
                 f"Ask `{DEMO}`; `internvl quantize {DEMO} Q8_0` makes a quant and says how to ask it. (`internvl bench "
                 f"{DEMO}:Q8_0` makes its own, to measure them.)",
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from internvl_gguf.errors import ModelFileError
+from internvl_gguf.errors import MissingEncoderError, ModelFileError
 from internvl_gguf.gguf.file_pieces import listed_error, whole_name
 from internvl_gguf.gguf.filenames import ModelCopy, find_copy, nearest_names
 from internvl_gguf.hardware.encoder_precision import Precision
@@ -73,13 +73,13 @@ def choose_mmproj(
             raise ModelFileError(f"{where} has no mmproj {wanted}.", f"It has {_listed(mmprojs)}; or name a file.")
         return found, ""
     if not mmprojs:
-        raise ModelFileError(f"{where} has no mmproj, the file of the vision encoder.", _NAME_IT)
+        raise MissingEncoderError(f"{where} has no mmproj, the file of the vision encoder.", _NAME_IT)
     if len(mmprojs) == 1:
         return mmprojs[0], ""
     labels = [copy.quant.label for copy in mmprojs if copy.quant]
     if len(labels) != len(mmprojs) or len(set(labels)) != len(labels):
         names = ", ".join(copy.first.path for copy in mmprojs)
-        raise ModelFileError(f"{where} has several mmproj files: {names}.", _NAME_IT)
+        raise MissingEncoderError(f"{where} has several mmproj files: {names}.", _NAME_IT)
     precision = prefer(labels)
     chosen = next(copy for copy in mmprojs if copy.quant and copy.quant.label == precision.label)
     return chosen, f"Vision encoder in {precision.label}: {precision.reason}."

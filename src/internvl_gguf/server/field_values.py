@@ -13,6 +13,7 @@ from internvl_gguf.server.api_errors import RefusedRequestError
 from internvl_gguf.server.chat_request import AnswerDefaults, Body
 from internvl_gguf.server.field_homes import home_of
 from internvl_gguf.server.fields import MOST_STOPS, PICTURE_FIELDS, Fields, Refused, Used
+from internvl_gguf.utils.arguments import shown
 from internvl_gguf.utils.kinds import JudgeName
 from internvl_gguf.utils.options import options_of
 
@@ -139,7 +140,9 @@ def _checked(declared: Any, given: str, value: Any) -> Any:
     if declared.name == "seed" and value == -1:
         return None
     if declared.name == "judge" and value not in JudgeName.choices:
-        raise wrong(given, "is no judge of this server", f"Give {' or '.join(JudgeName.choices)}.")
+        raise wrong(
+            given, f"is {shown(value)}, which is no judge of this server", f"Give {' or '.join(JudgeName.choices)}."
+        )
     if declared.name == "stop":
         takes_one = given == "stop"  # Anthropic's stop_sequences are a list
         texts = [value] if isinstance(value, str) and takes_one else value

@@ -147,9 +147,11 @@ class AnswerStream:
     def reply(self) -> Reply:
         """Return the finished answer with its usage and timings."""
         question, report, times = self._question, self.handle.report, self.handle.times
+        prompt_tokens = total_length(question.spans)
         usage = Usage(
-            prompt_tokens=total_length(question.spans),
-            cached_tokens=report.cached_tokens,
+            prompt_tokens=prompt_tokens,
+            # Another candidate may have written what this one's answer has to begin with, too.
+            cached_tokens=min(report.cached_tokens, prompt_tokens),
             completion_tokens=len(times),
             images=len(self._pictures),
             tiles=sum(len(picture.tiles) for picture in self._pictures),

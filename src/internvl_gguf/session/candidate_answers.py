@@ -190,7 +190,7 @@ class CandidateAnswers:
         if self._best_of is None:
             candidates = tuple(self._ended[index] for index in range(len(self.streams)))
             verdict = self._verdict(candidates)
-            reply = candidates[verdict.best].reply
+            reply = _with_reading(candidates[verdict.best].reply, candidates)
             self.text = reply.text
             notices = (*reply.notices, *self._notices(candidates))
             reply = replace(reply, selection=_selection(candidates, verdict), notices=notices)
@@ -278,6 +278,23 @@ def ranked(best_of: BestOf) -> list[int]:
 
 
 _ENDINGS: Final[dict[FinishReason, int]] = {"stop": 0, "length": 1, "aborted": 2}
+
+
+def _with_reading(reply: Reply, candidates: Sequence[Candidate]) -> Reply:
+    """Return an answer with what encoding and reading the question took, whichever candidate did that."""
+    usages, timings = [each.reply.usage for each in candidates], [each.reply.timings for each in candidates]
+    usage = replace(
+        reply.usage,
+        cached_tokens=min(each.cached_tokens for each in usages),
+        tiles_encoded=max(each.tiles_encoded for each in usages),
+    )
+    timing = replace(
+        reply.timings,
+        preprocess=max(each.preprocess for each in timings),
+        encode=max(each.encode for each in timings),
+        prefill=max(each.prefill for each in timings),
+    )
+    return replace(reply, usage=usage, timings=timing)
 
 
 def _selection(candidates: Sequence[Candidate], verdict: Verdict) -> Selection:

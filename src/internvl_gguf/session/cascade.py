@@ -352,7 +352,7 @@ def _cascade_reply(steps: Sequence[CascadeStep], thresholds: Sequence[float], no
     assert step.reply is not None
     reply = replace(step.reply, notices=(*step.reply.notices, *notices))
     unsure = [
-        f"{each.model} was {_sure(each.confidence)}, below {thresholds[at]:g}"
+        f"{each.model} was {_sure(each.confidence, thresholds[at])}, below {thresholds[at]:g}"
         for at, each in enumerate(steps[:place])
         if each.reply is not None
     ]
@@ -362,13 +362,19 @@ def _cascade_reply(steps: Sequence[CascadeStep], thresholds: Sequence[float], no
         if each.reply is None
     ]
     if place < len(thresholds):
-        enough = (step.confidence or 0.0) >= thresholds[place]
-        unsure.append(f"it is {_sure(step.confidence)}, {'at least' if enough else 'below'} {thresholds[place]:g}")
+        threshold = thresholds[place]
+        side = "at least" if (step.confidence or 0.0) >= threshold else "below"
+        unsure.append(f"it is {_sure(step.confidence, threshold)}, {side} {threshold:g}")
     return CascadeReply(reply, step.model, "; ".join([*unsure, *failed]), tuple(steps))
 
 
-def _sure(confidence: float | None) -> str:
-    return "not known to be sure" if confidence is None else f"{confidence:.2f} sure"
+def _sure(confidence: float | None, threshold: float) -> str:
+    """Return a confidence in words, with as many digits as show on which side of the threshold it is."""
+    if confidence is None:
+        return "not known to be sure"
+    is_enough = confidence >= threshold
+    shown = (f"{confidence:.{digits}f}" for digits in range(2, 18))
+    return f"{next((text for text in shown if (float(text) >= threshold) == is_enough), confidence)} sure"
 
 
 def _split(opening: dict[str, Any]) -> tuple[EngineConfig, dict[str, Any]]:

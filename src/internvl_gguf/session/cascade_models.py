@@ -11,6 +11,7 @@ from internvl_gguf.models.local_files import check_exists
 from internvl_gguf.models.names import HubModel, LocalModel, parse_model_name
 from internvl_gguf.session.session import Session
 from internvl_gguf.utils import arguments
+from internvl_gguf.utils.sizes import counted
 
 CascadeModel = str | Session
 """A model by its name or path, or an open session."""
@@ -54,8 +55,8 @@ def checked_thresholds(given: object, n_models: int) -> tuple[float, ...]:
         values = [_threshold(given)] * (n_models - 1)
     if len(values) != n_models - 1:
         raise InvalidRequestError(
-            f"There are {len(values)} thresholds for {n_models} models.",
-            f"Give one number, or {n_models - 1}: one for each model but the last.",
+            f"There {'is' if len(values) == 1 else 'are'} {counted(len(values), 'threshold')} for {n_models} models.",
+            f"Give one number for all, or one for each model but the last: here {n_models - 1}.",
         )
     return tuple(values)
 

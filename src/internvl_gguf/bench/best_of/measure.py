@@ -119,8 +119,8 @@ def measure_best_of(
     )
 
 
-def question_options(item: PictureItem, number: int, settings: BestOfSettings, judge: object) -> AskOptions:
-    """Return how a question of a task is asked."""
+def question_options(item: PictureItem, number: int, settings: BestOfSettings, judge: object = None) -> AskOptions:
+    """Return how a question of a task is asked; None leaves the judge out, which one answer does not need."""
     options: AskOptions = {"sampling": settings.sampling(number, item.max_tokens or MAX_TOKENS), "judge": judge}
     if item.max_tiles is not None:
         options["max_tiles"] = item.max_tiles

@@ -99,7 +99,7 @@ def _asker(session: Session, settings: BestOfSettings) -> Callable[[int, Picture
         judge, count = side
         session.clear()
         engine.forget()
-        options = question_options(item, number, settings, judge)
+        options = question_options(item, number, settings, judge if count > 1 else None)
         started = time.perf_counter()
         if count == 1:
             session.ask(item.prompt, item.images, **options)

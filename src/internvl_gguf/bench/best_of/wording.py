@@ -5,6 +5,7 @@ from __future__ import annotations
 from internvl_gguf.bench.report.wording import number, row_names
 from internvl_gguf.bench.results import ORACLE, BestOfResult, JudgedAnswers, Results, Row
 from internvl_gguf.utils.safe_text import safe_line
+from internvl_gguf.utils.sizes import counted
 
 
 def judge_name(judge: str) -> str:
@@ -46,11 +47,12 @@ def how_made(found: BestOfResult) -> str:
 def meanings(found: BestOfResult) -> tuple[str, ...]:
     """Explain the numbers of a table, a short paragraph each."""
     pass1 = f"{percent(found.pass1)}% ({100 * found.pass1_low:.0f}–{100 * found.pass1_high:.0f})"
+    mixed = f"{counted(found.mixed, 'question')} {'has' if found.mixed == 1 else 'have'}"
     lines = [
         f"{found.questions:,} questions with {found.counts[-1]} answers each; {how_made(found)}, seeds from "
         f"{found.seed}. Fewer answers are estimated from these.",
-        f"Of the sampled answers alone {pass1} are right (pass@1). {found.mixed:,} questions have right and wrong "
-        "answers: only there a judge matters.",
+        f"Of the sampled answers alone {pass1} are right (pass@1). {mixed} right and wrong answers: only "
+        "there a judge matters.",
         f"Right: % of the questions, with the 95% interval. Gain: points more than {single_answer(found)}, compared "
         f"question by question. {judge_name(ORACLE).capitalize()}: a right answer is among them (pass@N), which no "
         "judge exceeds.",
