@@ -144,14 +144,14 @@ def _likely_mistakes(
     return answers, tokens
 
 
-def cases(answers: Path, others: int) -> Iterator[tuple[Case, list[list[str]], int]]:
-    """Cases that were asked, in a random order, then others; with their seeds."""
+def cases(answers: Path, others: range) -> Iterator[tuple[Case, list[list[str]], int]]:
+    """Cases that were asked, in a random order, then others, of these seeds; with their seeds."""
     lines = [line for path in sorted(answers.glob("*.jsonl")) for line in path.read_text("utf-8").splitlines()]
     asked = [json.loads(line) for line in lines]
     Random(1).shuffle(asked)
     for found in asked:
         yield draw_case(found["seed"]), found["answers"], found["seed"]
-    for seed in range(FIRST_OTHER, FIRST_OTHER + others):
+    for seed in others:
         case = draw_case(seed)
         yield case, [[] for _ in case.questions], seed
 
@@ -163,12 +163,13 @@ def main() -> None:
     parser.add_argument("answers", type=Path, help="folder of what training.critic_answers wrote")
     parser.add_argument("out", type=Path, help="folder to write")
     parser.add_argument("--others", type=int, default=2000, help="cases beside those that the demo was asked")
+    parser.add_argument("--first", type=int, default=FIRST_OTHER, help="seed of the first of them")
     args = parser.parse_args()
     torch.set_num_threads(1)
     demo, begun = FrozenDemo(*load_model(args.checkpoint)), time.time()
     args.out.mkdir(parents=True, exist_ok=True)
     rows, count = [], 0
-    for case, said, seed in cases(args.answers, args.others):
+    for case, said, seed in cases(args.answers, range(args.first, args.first + args.others)):
         if any(map(can_be_judged, case.questions)):
             rows.append(read_case(demo, case, said, Random(seed)))
         if len(rows) == A_FILE:
