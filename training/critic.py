@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from internvl_gguf.models.critic_description import CriticDescription
 from training.critic_cases import spoiled
 from training.packing import answer_cue
 from training.scoring import JSON_SUITES, values_right
@@ -26,17 +25,7 @@ if TYPE_CHECKING:
     from training.tokenizer import Tokenizer
 
 RIGHT, WRONG = "+", "-"
-DESCRIPTION = CriticDescription(
-    "demo",
-    "{step}",
-    steps="assistant",
-    user="{pictures}{question}",
-    whole_answer=True,
-    positive=RIGHT,
-    negative=WRONG,
-    source="training/critic.py",
-)
-"""How the critic that this trains is asked: behind the last token of an answer it tells its verdict."""
+"""The tokens of its verdict, told behind the last token of an answer."""
 MOST_WRONG, MOST_PLACES = 3, 16
 Others = tuple[tuple[int, int], ...]
 """Wrong tokens, each with the place in the right answer that it stands in."""

@@ -26,7 +26,7 @@ from internvl_gguf.judging import Candidate, JudgedQuestion, judged, vote
 from internvl_gguf.models.local_files import demo_files
 from internvl_gguf.types import Reply, Timings, Usage
 from training.checkpoint import load_model
-from training.critic import DESCRIPTION, Judged, judged_row
+from training.critic import Judged, judged_row
 from training.critic_answers import LONGEST
 from training.critic_residuals import FrozenDemo, least_likely
 from training.exam import SEED, items
@@ -190,7 +190,7 @@ def judge(critic: Critic, demo: FrozenDemo, session: Session, item: Item, said: 
 def main() -> None:
     """Read the command line, ask, judge, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--critic", required=True, help="the critic's text GGUF")
+    parser.add_argument("--critic", default="demo-critic", help="the critic's name, or its text GGUF")
     parser.add_argument("--demo", type=Path, default=Path("runs/shipped.pt"), help="the demo's checkpoint")
     parser.add_argument("--answers-file", type=Path, default=Path("exam-answers.jsonl"), help="where answers are kept")
     parser.add_argument("--answers", type=int, default=8)
@@ -206,7 +206,7 @@ def main() -> None:
     print(HEAD)
     with (
         Critic.open(
-            args.critic, demo_files().mmproj, DESCRIPTION, n_threads=1, n_ctx=4096, embedding_disk_bytes=0
+            args.critic, demo_files().mmproj, "demo", n_threads=1, n_ctx=4096, embedding_disk_bytes=0
         ) as critic,
         Session.open("demo", n_threads=1, n_ctx=2048, embedding_disk_bytes=0) as session,
     ):

@@ -77,6 +77,12 @@ def test_forms_and_boxes_are_those_of_the_chosen_answer(run: Run, tmp_path: Path
     assert drawn.exists()
 
 
+def test_the_demos_critic_judges_by_its_name(run: Run) -> None:
+    done = run(*DESCRIBE, *WILD, "--best-of", 3, "--judge", "demo-critic")
+    assert re.search(r"critic [01]\.\d\d", done.stderr)
+    assert "not known as a critic" not in done.stderr
+
+
 def test_a_critic_is_loaded_by_the_name_of_its_model(run: Run, tiny: ModelFiles, photo: Path) -> None:
     """Random weights judge by nothing, but they judge."""
     model = [tiny.text, "--mmproj", tiny.mmproj, "-t", 1, "-c", 512]

@@ -38,8 +38,8 @@ def test_visualprm_is_described_as_its_code_asks_it() -> None:
 @pytest.mark.parametrize(
     ("model", "expected"),
     [
-        ("visualprm-8b", "visualprm"), ("VisualPRM-8B-v1_1:Q4_K_M", "visualprm"),
-        ("OpenGVLab/VisualPRM-8B-v1_1", "visualprm"), ("somebody/else-GGUF:Q8_0", "visualprm"),
+        ("visualprm-8b", "visualprm"), ("VisualPRM-8B-v1_1:Q4_K_M", "visualprm"), ("Demo-Critic", "demo"),
+        ("OpenGVLab/VisualPRM-8B-v1_1", "visualprm"), ("somebody/else-GGUF:Q8_0", "visualprm"), ("demo", "visualprm"),
     ],
 )  # fmt: skip
 def test_a_model_has_the_description_that_names_it_and_others_that_of_visualprm(model: str, expected: str) -> None:
@@ -55,7 +55,7 @@ def test_an_own_critic_is_found_beside_the_shipped_ones_and_may_replace_one(own_
         '[critics.visualprm]\nfirst_step = "{pictures}{question}{step}"\n'
     )
     known = load_critics()
-    assert list(known) == ["visualprm", "mine"]
+    assert list(known) == ["visualprm", "demo", "mine"]
     assert known["mine"] == CriticDescription(
         "mine", "Question: {pictures}{question}\nProcess: {step}", system="", marker="?", read="at", positive="Yes",
         negative="No", max_steps=3, whole_answer=True, aggregation="min", threshold=0.7, models=("mine-8B",),
@@ -69,7 +69,7 @@ def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
     with pytest.raises(InvalidRequestError) as caught:
         critic_description("visualprn", "demo")
     assert caught.value.message == "There is no description of a critic named 'visualprn'."
-    assert caught.value.hint.startswith("Did you mean 'visualprm'? Known: visualprm.")
+    assert caught.value.hint.startswith("Did you mean 'visualprm'? Known: visualprm, demo.")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ from internvl_gguf.judging import JudgedQuestion
 from internvl_gguf.models.resolve import resolve_model
 from internvl_gguf.types import TileSpan
 from training.critic import (
-    DESCRIPTION,
     MOST_WRONG,
     Judged,
     can_be_judged,
@@ -143,7 +142,7 @@ def test_a_wrong_token_stands_in_the_place_of_a_right_one(tokenizer: Tokenizer) 
 
 def test_a_packed_answer_is_the_prompt_of_the_runtime(tokenizer: Tokenizer, cases: list[Case]) -> None:
     """Token for token, up to where the verdict is told."""
-    with Critic.open("demo", description=DESCRIPTION, n_ctx=4096, n_threads=1) as critic:
+    with Critic.open("demo-critic", n_ctx=4096, n_threads=1) as critic:
         runtime, described = critic.session.runtime, critic.description
         tokens = verdict_tokens(runtime, described)
         for case in cases[:12]:

@@ -18,7 +18,7 @@ from internvl_gguf.utils.sizes import parse_size
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _REPO: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
-_RESERVED: Final = ("demo",)
+_RESERVED: Final = ("demo", "demo-critic")
 
 _TOP_KEYS: Final = ("text", "vision", "model", "critics")
 _MODEL_KEYS: Final = (

@@ -20,7 +20,8 @@ DEMO = "demo"
 DEMO_FOLDER = Path(__file__).parents[1] / "demo"
 DEMO_QUANT = "BF16"
 DEMO_TEXT, DEMO_MMPROJ = f"demo-text-{DEMO_QUANT}.gguf", "demo-mmproj-F16.gguf"
-"""The critic inside this package, trained on from the demo model, whose vision encoder it has."""
+DEMO_CRITIC, DEMO_CRITIC_TEXT = "demo-critic", "demo-critic-text-Q8_0.gguf"
+"""The critic inside this package: the demo model with three layers more. It has the demo's vision encoder."""
 
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _ROOTED = re.compile(r"[./~]|[A-Za-z]:[\\/]|.*\\", re.DOTALL)
@@ -82,6 +83,8 @@ def parse_model_name(text: str, catalog: Catalog) -> LocalModel | HubModel:
                 f"{DEMO}:Q8_0` makes its own, to measure them.)",
             )
         return LocalModel(DEMO_FOLDER / DEMO_TEXT, is_demo=True)
+    if text.lower() == DEMO_CRITIC:
+        return LocalModel(DEMO_FOLDER / DEMO_CRITIC_TEXT)
     path = expanded(text)
     if path.exists():
         return LocalModel(path)
@@ -151,7 +154,7 @@ def _pinned(spec: ModelSpec | None, repo: str) -> str | None:
 
 def _unknown(name: str, catalog: Catalog) -> ModelFileError:
     near = catalog.nearest(name)
-    near += difflib.get_close_matches(name.lower(), [DEMO], cutoff=0.7)
+    near += difflib.get_close_matches(name.lower(), [DEMO, DEMO_CRITIC], cutoff=0.7)
     hint = f"Did you mean {' or '.join(near)}? " if near else ""
     return ModelFileError(
         f"There is no model {name!r}.",
