@@ -1,7 +1,7 @@
 """Write a checkpoint as the two files of the embedded model, or as the text file of its critic.
 
 python -m training.package runs/tiles.pt src/internvl_gguf/demo
-python -m training.package runs/critic.pt src/internvl_gguf/demo --critic
+python -m training.package runs/critic.pt src/internvl_gguf/demo --critic src/internvl_gguf/critics
 """
 
 from __future__ import annotations
@@ -64,17 +64,17 @@ def package(checkpoint: Path, folder: Path) -> tuple[Path, Path]:
     return text_path, vision_path
 
 
-def package_critic(checkpoint: Path, folder: Path) -> Path:
-    """Write demo-critic-text-Q8_0.gguf into the folder of the embedded model; returns its path.
+def package_critic(checkpoint: Path, demo: Path, folder: Path) -> Path:
+    """Write demo-critic-text-Q8_0.gguf of the model in the folder `demo`; returns its path.
 
     Raises:
         ValueError: its vision tower or projector is not that of the model in the folder, whose mmproj it is to share.
     """
     model, tokenizer = load_model(checkpoint)
-    shipped = read(folder).tensors
+    shipped = read(demo).tensors
     for name, values in _tensors(model).items():
         if "language_model" not in name and "lm_head" not in name and not np.array_equal(values, shipped[name]):
-            raise ValueError(f"{name} of {checkpoint} differs from the one in {folder / VISION_FILE}")
+            raise ValueError(f"{name} of {checkpoint} differs from the one in {demo / VISION_FILE}")
     path = folder / CRITIC_FILE
     metadata = Metadata("InternVL demo critic", "internvl-gguf-demo-critic", description=CRITIC_DESCRIPTION)
     _export_text(path, model, tokenizer, metadata, "q8_0", tied=True)
@@ -102,9 +102,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--critic", action="store_true", help="write the text file of the critic")
+    parser.add_argument("--critic", type=Path, help="folder to write the text file of a critic into, and nothing else")
     args = parser.parse_args()
-    written = (package_critic(args.checkpoint, args.folder),) if args.critic else package(args.checkpoint, args.folder)
+    if args.critic:
+        written: tuple[Path, ...] = (package_critic(args.checkpoint, args.folder, args.critic),)
+    else:
+        written = package(args.checkpoint, args.folder)
     for path in written:
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 

@@ -72,6 +72,8 @@ def local_files(
     if model.path.is_dir() and not contents.texts:
         raise ModelFileError(f"{model.path} holds no GGUF of a text model.", "Name a .gguf file.")
     check_exists(model)
+    if mmproj is None and model.mmproj is not None:
+        mmproj = str(model.mmproj)
     vision, why = _encoder(folder, contents, model.path, mmproj, prefer)
     if not model.path.is_dir():
         return ModelFiles(name, model.path, vision, why)

@@ -20,8 +20,10 @@ DEMO = "demo"
 DEMO_FOLDER = Path(__file__).parents[1] / "demo"
 DEMO_QUANT = "BF16"
 DEMO_TEXT, DEMO_MMPROJ = f"demo-text-{DEMO_QUANT}.gguf", "demo-mmproj-F16.gguf"
-DEMO_CRITIC, DEMO_CRITIC_TEXT = "demo-critic", "demo-critic-text-Q8_0.gguf"
+DEMO_CRITIC = "demo-critic"
 """The critic inside this package: the demo model with three layers more. It has the demo's vision encoder."""
+DEMO_CRITIC_TEXT = Path(__file__).parents[1] / "critics" / "demo-critic-text-Q8_0.gguf"
+"""Not in the demo's folder, which would have two models to choose from."""
 
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _ROOTED = re.compile(r"[./~]|[A-Za-z]:[\\/]|.*\\", re.DOTALL)
@@ -40,11 +42,13 @@ class LocalModel:
         path: a text model's GGUF, or a folder with one or more of them.
         wanted: which quant or file of a folder; None takes the default.
         is_demo: whether it is the model inside this package.
+        mmproj: its vision encoder, where that is not beside it.
     """
 
     path: Path
     wanted: str | None = None
     is_demo: bool = False
+    mmproj: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ def parse_model_name(text: str, catalog: Catalog) -> LocalModel | HubModel:
             )
         return LocalModel(DEMO_FOLDER / DEMO_TEXT, is_demo=True)
     if text.lower() == DEMO_CRITIC:
-        return LocalModel(DEMO_FOLDER / DEMO_CRITIC_TEXT)
+        return LocalModel(DEMO_CRITIC_TEXT, mmproj=DEMO_FOLDER / DEMO_MMPROJ)
     path = expanded(text)
     if path.exists():
         return LocalModel(path)
