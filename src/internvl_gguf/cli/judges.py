@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -32,10 +33,8 @@ def check_judge(name: str) -> None:
         return
     from internvl_gguf.models.resolve import check_model
 
-    try:
+    with _errors_of_judge(name):
         check_model(name)
-    except (InvalidRequestError, ModelFileError) as error:
-        raise no_judge(name, error) from error
 
 
 def with_named_judge(sampling: SamplingParams) -> SamplingParams:
@@ -68,8 +67,15 @@ def find_judge(name: str, engine: EngineConfig) -> FoundCritic:
     from internvl_gguf.planning.auto_quant import machine_chooser
 
     config = replace(engine, n_parallel=1, n_candidates=1, n_draft=0)
-    try:
+    with _errors_of_judge(name):
         return FoundCritic(name, obtain(name, None, machine_chooser(config)), critic_description(None, name), config)
+
+
+@contextlib.contextmanager
+def _errors_of_judge(name: str) -> Iterator[None]:
+    """Turn what is wrong with a model into what is wrong with a judge of its name."""
+    try:
+        yield
     except MissingEncoderError as error:
         raise InvalidRequestError(
             f"{name} is no judge: {error.message}", "Put the mmproj of the critic into the same folder."
