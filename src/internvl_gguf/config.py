@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, TypedDict, TypeVar, cast, get_args
 
-from internvl_gguf.errors import InvalidRequestError
+from internvl_gguf.errors import EqualAnswersError, InvalidRequestError
 from internvl_gguf.tiling import CARD_RANGE, MAX_TILES, MAX_TILES_LIMIT, TileRange, validate_tile_limits
 from internvl_gguf.types import PictureLayout
 from internvl_gguf.utils.foreign_names import ENGINE, SAMPLING, refuses_foreign_names
@@ -232,11 +232,12 @@ class SamplingParams:
             "Leave one of them out.",
         )
         greedy = "temperature=0" if self.temperature == 0 else "top_k=1" if self.top_k == 1 else ""
-        _require(
-            self.best_of == 1 or not greedy,
-            f"With {greedy} all {self.best_of} answers would be equal.",
-            "Leave it out: the first answer is greedy then, and the others are sampled. Or ask for best_of=1.",
-        )
+        if self.best_of > 1 and greedy:
+            raise EqualAnswersError(
+                f"With {greedy} all {self.best_of} answers would be equal.",
+                "Leave it out: the first answer is greedy then, and the others are sampled. Or ask for best_of=1.",
+                option=greedy.partition("=")[0],
+            )
 
     def changed(self, changes: Mapping[str, Any]) -> SamplingParams:
         """Return these parameters with some of them given anew.

@@ -2,7 +2,8 @@
 
     InternVLError
     ├── InvalidRequestError     an argument, prompt or sampling parameter that cannot be used
-    │   └── ContextOverflowError    the prompt and its pictures do not fit the context
+    │   ├── ContextOverflowError    the prompt and its pictures do not fit the context
+    │   └── EqualAnswersError       several answers are asked for so that all would be equal
     ├── PictureError            a picture that is missing, damaged, too large or no picture
     │   └── VideoError              the same of a clip, or a clip that has not the frames that were asked for
     ├── ModelFileError          a GGUF that is missing, damaged or of another kind
@@ -92,6 +93,18 @@ class ContextOverflowError(InvalidRequestError):
         self.available = available
         self.max_tiles = max_tiles
         self.n_ctx = n_ctx
+
+
+class EqualAnswersError(InvalidRequestError):
+    """Several answers are asked for so that all would be equal.
+
+    Attributes:
+        option: what makes them so, "temperature" or "top_k".
+    """
+
+    def __init__(self, message: str, hint: str, *, option: str) -> None:
+        super().__init__(message, hint)
+        self.option = option
 
 
 class PictureError(InternVLError):

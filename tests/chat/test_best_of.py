@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,9 @@ def test_the_reason_stands_below_the_answer(tmp_path: Path) -> None:
         terminal.do("How many shapes are there?", r"certainty \d+\.\d\d, \d of 3 agree")
         terminal.do("/set best_of 0", r"Error: best_of is 0\.")
         terminal.do("/set best_of many", r"Error: best_of is 'many'\.")
-        terminal.do("/set temperature 0", r"Error: With temperature=0 all 3 answers would be equal\.")
-        terminal.do("/set judge jury", r"^judge is jury\.")
-        terminal.do("How many shapes are there?", r"Error: jury is no judge: There is no model 'jury'\.")
-        terminal.wait(r"^> How many shapes are there\?\Z")
-        assert terminal.leave("\x15", "\x04") == 0
+        terminal.do("/set temperature 0", r"Error: With temperature 0 all 3 answers would be equal\.")
+        terminal.do("/set judge jury", r"Error: jury is no judge: There is no model 'jury'\.")
+        assert terminal.leave() == 0
 
 
 @needs_a_terminal
@@ -77,6 +76,30 @@ def test_our_server_judges_for_a_chat(demo: Served, tmp_path: Path) -> None:
         assert terminal.leave() == 0
 
 
+def piped(*arguments: object, stdin: str = "", folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a chat whose lines come from a pipe."""
+    command = [sys.executable, "-m", "internvl_gguf", "chat", *map(str, arguments), "--no-history"]
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, cwd=folder, timeout=120, check=False)
+
+
+def test_a_chat_does_not_begin_with_a_judge_that_is_none(tmp_path: Path) -> None:
+    """It began, and the first question failed."""
+    done = piped("demo", "--best-of", 4, "--judge", "foo", folder=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    first, second = done.stderr.splitlines()
+    assert first == "Error: foo is no judge: There is no model 'foo'."
+    assert second.startswith("  vote and certainty are judges, too. `internvl list --catalog` shows the names")
+
+
+def test_a_chat_with_a_server_does_not_begin_with_a_critic(tmp_path: Path) -> None:
+    done = piped("--url", "http://127.0.0.1:9", "--judge", "demo", folder=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == [
+        "Error: The server does not judge by demo.",
+        "  Give --judge vote or certainty.",
+    ]
+
+
 def model(*, is_ours: bool) -> RemoteModel:
     server = ModelServer(Address.of("http://127.0.0.1:9"))
     return RemoteModel(server, ServedModel("one", is_ours=is_ours), print)
@@ -88,6 +111,15 @@ def test_another_server_is_not_asked_for_several() -> None:
         model(is_ours=False).ask_options(settings)
     assert "/set best_of 1" in refused.value.hint
     assert not {"best_of", "judge"} & model(is_ours=False).ask_options(settings.changed("best_of", "1")).keys()
+
+
+def test_a_server_judges_by_names_and_the_chat_says_what_to_type() -> None:
+    """It said "Give 'vote' or 'certainty', a Critic, or a function.", which are Python's words."""
+    for is_ours in (True, False):
+        with pytest.raises(InvalidRequestError, match=r"^The server does not judge by demo\.") as refused:
+            model(is_ours=is_ours).check_judge(SamplingParams(judge="demo"))
+        assert refused.value.hint == "Type /set judge vote or /set judge certainty."
+    model(is_ours=True).check_judge(SamplingParams(judge="certainty", best_of=4))
 
 
 def test_our_server_decides_how_they_differ_unless_the_user_does() -> None:

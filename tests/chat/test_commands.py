@@ -618,7 +618,7 @@ def test_commands_that_take_nothing_say_so(chat: Chat, talk: Callable[..., str])
 
 def test_the_settings_show_what_holds(chat: Chat, talk: Callable[..., str]) -> None:
     talk("/set max_tiles")
-    assert recorder(chat).said[-1] == "max_tiles is 12."
+    assert recorder(chat).said[-1] == "max_tiles is 12 (not set)."
     with pytest.raises(LeaveChat):
         talk("/quit")
 
@@ -661,6 +661,25 @@ def test_scripts_go_on_after_a_line_that_fails(chat: Chat) -> None:
     ], "each answer beside its question"
     with pytest.raises(InvalidRequestError, match="Line 2 of stdin is not UTF-8"):
         Loop(chat, ScriptReader(io.BytesIO(b"Hello\ncaf\xe9\n"))).run()
+
+
+def test_a_script_loses_no_picture_of_a_question_that_fails(chat: Chat, tmp_path: Path) -> None:
+    """ "Added example.png" was said, and the picture was gone with its question."""
+    noise(1, 20, 20).save(tmp_path / "small.png")
+    too_long = " ".join(["again"] * 2000)
+    lines = ["small.png", f"{EXAMPLE} {too_long}", "/images", "/images remove 1", "What number is written?"]
+    loop = Loop(chat, ScriptReader(io.BytesIO("\n".join([*lines, too_long, "no.png Hm?"]).encode())))
+    loop.run()
+    said = [line for line in recorder(chat).said if not line.startswith(">")]
+    waits = "1 picture of it waits for another question; /images remove takes out what is not wanted."
+    at = said.index(waits)
+    assert said[at + 1 : at + 3] == [
+        "  1  small.png: waits for a question",
+        "  2  example.png: waits for a question",
+    ]
+    assert recorder(chat).answers == ["98"]
+    assert said.count(waits) == 1, "the others had none"
+    assert (loop.failures, chat.pending) == (3, [])
 
 
 def test_an_unanswered_question_stands_in_the_line_again(chat: Chat, talk: Callable[..., str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import signal
@@ -11,10 +12,14 @@ from typing import Any
 
 import pexpect
 import pytest
+from rich.console import Console
+from rich.status import Status
 
 from internvl_gguf import Session
+from internvl_gguf.cli.ask_progress import AskProgress
 from internvl_gguf.cli.asking_options import asking_options, asking_types
 from internvl_gguf.cli.completion import answer
+from internvl_gguf.cli.output.progress import StatusLine
 from internvl_gguf.cli.several_answers import interrupts_keep_the_best
 from internvl_gguf.models.resolve import ModelFiles
 from tests.cli.test_batch_lines import Run, records, run
@@ -156,6 +161,16 @@ def test_as_many_answers_are_written_at_once_as_are_asked_for() -> None:
 
     assert [at_once(), at_once("--best-of", "3"), at_once("--best-of", "20")] == [8, 8, 20]
     assert at_once("--best-of", "128") == 64
+
+
+def test_the_progress_counts_one_token_as_one() -> None:
+    """ "0 of 128 answers, 1 tokens" was shown."""
+    status = Status("", console=Console(file=io.StringIO()))
+    progress, shown = AskProgress(StatusLine(status), "picture"), []
+    for ended, tokens in ((0, 1), (3, 1200), (128, 2000)):
+        progress.candidates(ended, 128, tokens)
+        shown.append(str(status.status))
+    assert shown == ["0 of 128 answers, 1 token", "3 of 128 answers, 1,200 tokens", "Judging the answers"]
 
 
 def test_judges_are_completed() -> None:

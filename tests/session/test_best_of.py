@@ -12,7 +12,8 @@ import pytest
 from internvl_gguf import InvalidRequestError, Question, Reply, SamplingParams, Session
 from internvl_gguf.judging import Candidate, JudgedQuestion
 from internvl_gguf.models.resolve import ModelFiles
-from internvl_gguf.session.candidate_answers import ranked, samplings_of
+from internvl_gguf.session.candidate_answers import ranked
+from internvl_gguf.session.candidate_samplings import samplings_of
 from tests.support.exact import EXACT
 from tests.support.pictures import noise
 from tests.support.sessions import engine_of

@@ -124,8 +124,11 @@ class Chat:
         """Take settings for the next questions.
 
         Raises:
-            InvalidRequestError: they ask a model to think that cannot.
+            InvalidRequestError: they ask a model to think that cannot, or name no judge.
         """
+        now, new = self.settings.sampling, settings.sampling
+        if new.judge != now.judge or new.best_of > now.best_of:
+            self.current.check_judge(new)
         if settings.sampling.thinks and self.current.can_think is False:
             raise cannot_think(
                 self.short_model, "/think auto leaves it to the model; /model changes to one that can, an InternVL3.5."

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from internvl_gguf.chat.attachments import Attachment
     from internvl_gguf.chat.context_usage import ConversationPart
     from internvl_gguf.chat.settings import Settings
-    from internvl_gguf.config import AskOptions
+    from internvl_gguf.config import AskOptions, SamplingParams
     from internvl_gguf.session.contract import AnySession
     from internvl_gguf.tiling import Grid, TileRange
     from internvl_gguf.types import MessagePicture, Reply
@@ -64,6 +64,14 @@ class ChatModel(Protocol):
 
     def ask_options(self, settings: Settings) -> AskOptions:
         """Return the options of a question that is asked with these settings."""
+        ...
+
+    def check_judge(self, sampling: SamplingParams) -> None:
+        """Check that the judge of several answers is one that it can have; nothing is loaded.
+
+        Raises:
+            InvalidRequestError: it is not; the hint says what can be typed.
+        """
         ...
 
     def cut(self, attachment: Attachment, settings: Settings) -> PlannedCut | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from internvl_gguf.chat.attachments import grid_text
 from internvl_gguf.chat.context_usage import ConversationPart
-from internvl_gguf.chat.formatting import columns, count, in_commands, part_line, summary_row
+from internvl_gguf.chat.formatting import columns, count, in_commands, part_line, summary_row, waiting_pictures
 from internvl_gguf.chat.settings import setting_key
 from internvl_gguf.chat.shown_pictures import label_of
 from internvl_gguf.chat.terminal.clipboard import read_clipboard
@@ -95,26 +95,28 @@ def undo(chat: Chat, text: str) -> str:
     asked = chat.undo()
     if asked is None:
         return _nothing_asked(chat)
-    waiting = f" {count(len(chat.pending), 'picture')} of it wait{'s' * (len(chat.pending) == 1)} for another question."
-    chat.screen.say(f"Took back: {safe_name(asked.text)}{waiting if chat.pending else ''}")
+    waiting = f" {waiting_pictures(len(chat.pending))}." if chat.pending else ""
+    chat.screen.say(f"Took back: {safe_name(asked.text)}{waiting}")
     return ""
 
 
 def regen(chat: Chat, text: str) -> str:
-    """Ask the last question again, with sampling: without it the answer would be the same."""
-    temperature = None
+    """Ask the last question again, sampled anew: without sampling the answer would be the same."""
+    temperature, usual = None, chat.settings.sampling
     if text:
         temperature = chat.settings.changed("temperature", text).sampling.temperature
-    elif chat.settings.sampling.effective_temperature == 0:
+    elif usual.best_of == 1 and usual.effective_temperature == 0:
         temperature = _REGEN_TEMPERATURE
     asked = chat.undo()
     if asked is None:
         return _nothing_asked(chat)
-    sampling = replace(chat.settings.sampling, seed=None)  # another answer is wanted
+    sampling = replace(usual, seed=None)  # another answer is wanted
     if temperature is not None:
         sampling = replace(sampling, temperature=temperature)
         if not text:
             chat.screen.say(f"Asked at temperature {temperature:g}: at 0 the answer would be the same.")
+    elif usual.best_of > 1 and usual.temperature is None:
+        chat.screen.say(f"Asked with new seeds for the {usual.best_of} answers, at the usual temperatures.")
     pictures = replace(chat.settings.pictures, layout=asked.layout)
     try:
         is_answered = chat.ask(asked.text, replace(chat.settings, sampling=sampling, pictures=pictures))
@@ -175,16 +177,20 @@ def set_value(chat: Chat, text: str) -> str:
     """Show the settings, or change one."""
     name, _, value = text.partition(" ")
     if not name:
-        chat.screen.show_lines(columns(chat.settings.rows(chat.current.tile_range)))
+        chat.screen.show_lines(columns(_setting_rows(chat)))
         return ""
     if value.strip():
         chat.change_settings(chat.settings.changed(name, value))
     key = setting_key(name)
-    shown = dict(chat.settings.rows(chat.current.tile_range)).get(key)
+    shown = dict(_setting_rows(chat)).get(key)
     if shown is None:
         chat.settings.changed(name, "")  # raises: there is no such setting
     chat.screen.say(f"{key} is {shown}.")
     return ""
+
+
+def _setting_rows(chat: Chat) -> list[tuple[str, str]]:
+    return chat.settings.rows(chat.current.tile_range, is_elsewhere=bool(chat.current.place))
 
 
 def model(chat: Chat, text: str) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from internvl_gguf.chat.attachments import grid_text
-from internvl_gguf.errors import ContextOverflowError, InternVLError, InvalidRequestError
+from internvl_gguf.config import SamplingParams
+from internvl_gguf.errors import ContextOverflowError, EqualAnswersError, InternVLError, InvalidRequestError
 from internvl_gguf.utils.clip_times import format_time
 from internvl_gguf.utils.safe_text import safe_name
 
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
 
 
 _MOST_TIMES = 8
+_DIFFERING: Final = {
+    "temperature": "/set temperature none leaves it open: the first answer is greedy then, and the others are sampled. "
+    "/set best_of 1 asks for one.",
+    "top_k": f"/set top_k {SamplingParams.top_k}, its default, lets them differ. /set best_of 1 asks for one.",
+}
+"""What can be typed where several answers would be equal, by the setting that makes them so."""
 
 
 def count(number: int, one: str, several: str | None = None) -> str:
@@ -178,14 +185,21 @@ def part_line(number: int, part: ConversationPart) -> str:
     return f"{number:>3}  {what}" + ("" if part.tokens is None else f": {count(part.tokens, 'token')}")
 
 
+def waiting_pictures(number: int) -> str:
+    """Return that pictures of a question that has no answer wait: "1 picture of it waits for another question"."""
+    return f"{count(number, 'picture')} of it wait{'s' * (number == 1)} for another question"
+
+
 def in_commands(error: InternVLError, *, has_parts: bool, has_clip: bool = False) -> InternVLError:
-    """Return an error as the chat shows it: for a question that does not fit, the hint names slash commands.
+    """Return an error as the chat shows it: what options and calls of Python would mend, slash commands do.
 
     Args:
         error: the error that was raised.
         has_parts: whether the conversation has parts to drop.
         has_clip: whether there is a clip with the question.
     """
+    if isinstance(error, EqualAnswersError):
+        return InvalidRequestError(error.message.replace("=", " ", 1), _DIFFERING[error.option])
     if not isinstance(error, ContextOverflowError):
         return error
     ways = [f"/tiles {error.max_tiles}" if error.max_tiles else ""]

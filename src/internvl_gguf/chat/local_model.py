@@ -22,7 +22,7 @@ from internvl_gguf.utils.safe_text import safe_text
 if TYPE_CHECKING:
     from internvl_gguf.chat.attachments import Attachment
     from internvl_gguf.chat.settings import Settings
-    from internvl_gguf.config import AskOptions
+    from internvl_gguf.config import AskOptions, SamplingParams
     from internvl_gguf.judging import Judge
     from internvl_gguf.models.local_files import ModelFiles
     from internvl_gguf.session import Session
@@ -37,15 +37,21 @@ class LocalModel:
         files: its files.
         name: its full name.
         critic: loads the critic of a name; settings may name one as the judge of several answers.
+        check_critic: raises an error for the name of no critic, without loading one.
     """
 
     place = ""
 
     def __init__(
-        self, session: Session, files: ModelFiles, name: str, critic: Callable[[str], Judge] = judge_of
+        self,
+        session: Session,
+        files: ModelFiles,
+        name: str,
+        critic: Callable[[str], Judge] = judge_of,
+        check_critic: Callable[[str], object] = judge_of,
     ) -> None:
         self._session = session
-        self._critic = critic
+        self._critic, self._check_critic = critic, check_critic
         self.files = files
         self._name = name
 
@@ -84,6 +90,10 @@ class LocalModel:
         if sampling.best_of > 1 and sampling.judge not in JudgeName.choices:
             options["judge"] = self._critic(sampling.judge)
         return options
+
+    def check_judge(self, sampling: SamplingParams) -> None:
+        """Check that the judge has a name, or is a model."""
+        self._check_critic(sampling.judge)
 
     def cut(self, attachment: Attachment, settings: Settings) -> PlannedCut:
         """Return how an added picture will be cut."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from internvl_gguf.chat.command_table import find_command, split_command, unknown_command
 from internvl_gguf.chat.commands import LeaveChat, chosen_parts
-from internvl_gguf.chat.formatting import in_commands, part_line
+from internvl_gguf.chat.formatting import in_commands, part_line, waiting_pictures
 from internvl_gguf.chat.reader import without_quotes
 from internvl_gguf.chat.show_answer import LeaveChatAtOnce
 from internvl_gguf.chat.typed_line import PathKind, TypedLine, parse_line, path_kind, typed_path
@@ -101,6 +101,9 @@ class Loop:
             chat.screen.progress()
             chat.screen.fail(in_commands(error, has_parts=chat.has_parts, has_clip=chat.has_clip))
             self.failures += 1
+            if self._reader.is_script and command is None:  # nobody mends the line; its pictures were "Added"
+                self._say_waiting(len(chat.pending) - len(waiting))
+                return ""
         except KeyboardInterrupt:  # for example, while a model was loaded
             if self._reader.is_script:
                 raise
@@ -155,6 +158,11 @@ class Loop:
         chat.pending = waiting
         self._say_stopped(stopped)
         return "" if self._reader.is_script else line
+
+    def _say_waiting(self, added: int) -> None:
+        """Say that pictures that a question had added wait for the next one."""
+        if added:
+            self._chat.screen.say(f"{waiting_pictures(added)}; /images remove takes out what is not wanted.")
 
     def _say_stopped(self, what: str) -> None:
         """Say that Ctrl-C stopped a line, and that the editor begins with it: people type the next one behind it."""

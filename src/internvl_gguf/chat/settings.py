@@ -9,7 +9,9 @@ from typing import Any, Final, cast
 from internvl_gguf.config import AskOptions, PictureOptions, SamplingParams
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.images.tile_limits import TileLimits
+from internvl_gguf.session.candidate_samplings import samplings_of
 from internvl_gguf.tiling import CARD_RANGE, TileRange
+from internvl_gguf.utils.kinds import JudgeName
 from internvl_gguf.utils.options import Declared, options_of
 
 _OPEN: Final = ("none", "default", "auto")
@@ -76,26 +78,40 @@ class Settings:
             hint = f"Did you mean {near[0]}?" if near else f"The settings are {', '.join(_SETTINGS)}."
             raise InvalidRequestError(f"There is no setting {name!r}.", hint)
         group, declared = _SETTINGS[key]
-        is_open = declared.can_be_open and text.strip().lower() in _OPEN
+        is_open = _leaves_open(declared, text.strip())
         value = _read(declared, text.strip())
         now = getattr(self, group)
         new = now.changed({key: value}) if isinstance(now, SamplingParams) else replace(now, **{key: value})
         changed: dict[str, Any] = {group: new}
         return replace(self, **changed, chosen=self.chosen - {key} if is_open else self.chosen | {key})
 
-    def rows(self, own: TileRange = CARD_RANGE) -> list[tuple[str, str]]:
-        """Return name and value of each, with the tiles of a model whose file says `own`."""
-        sampling, asked = self.sampling, self.pictures.tiles(own)
-        values = {
-            **vars(sampling),
-            **vars(self.pictures),
-            "max_tiles": asked.most,
-            "min_tiles": asked.least,
-            "max_tokens": sampling.effective_max_tokens,
-            "temperature": sampling.effective_temperature,
-            "top_p": sampling.effective_top_p,
+    def rows(self, own: TileRange = CARD_RANGE, *, is_elsewhere: bool = False) -> list[tuple[str, str]]:
+        """Return name and value of each; of one that is not set, what holds then, and that it is not set.
+
+        Args:
+            own: the tiles that the model's file says.
+            is_elsewhere: whether a server has the model: how several answers differ is left to it.
+        """
+        values, open_values = {**vars(self.sampling), **vars(self.pictures)}, self._open_values(own)
+        if is_elsewhere and self.sampling.best_of > 1:
+            open_values |= {"temperature": "the server's", "top_p": "the server's"}
+        shown = {name: declared.kind.show(values[name]) for name, (_, declared) in _SETTINGS.items()}
+        shown |= {name: f"{text} (not set)" for name, text in open_values.items() if values[name] is None}
+        return list(shown.items())
+
+    def _open_values(self, own: TileRange) -> dict[str, str]:
+        """Return what holds where a setting is None, by its name."""
+        asked = self.pictures.tiles(own)
+        answers = samplings_of(self.sampling) if self.sampling.best_of > 1 else [self.sampling]
+        temperature, others = answers[0].effective_temperature, answers[-1].effective_temperature
+        differs = f" for the first, {others} for the others" if others != temperature else ""
+        return {
+            "max_tiles": f"{asked.most}",
+            "min_tiles": f"{asked.least}",
+            "max_tokens": f"{self.sampling.effective_max_tokens}",
+            "temperature": f"{temperature}{differs}",
+            "top_p": f"{answers[-1].effective_top_p}",  # the first of several is greedy, or like the others
         }
-        return [(name, declared.kind.show(values[name])) for name, (_, declared) in _SETTINGS.items()]
 
 
 def setting_names() -> tuple[str, ...]:
@@ -117,8 +133,13 @@ def setting_key(name: str) -> str:
     return _OTHER_NAMES.get(key, key)
 
 
+def _leaves_open(declared: Declared, text: str) -> bool:
+    """Return whether a text leaves a setting as it is by itself; no judge is called none, default or auto."""
+    return (declared.can_be_open or isinstance(declared.kind, JudgeName)) and text.lower() in _OPEN
+
+
 def _read(declared: Declared, text: str) -> Any:
-    if declared.can_be_open and text.lower() in _OPEN:
+    if _leaves_open(declared, text):
         return declared.default
     try:
         return declared.kind.read(text)

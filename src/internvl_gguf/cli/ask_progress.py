@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from internvl_gguf.cli.output import StatusLine, say, status_line
 from internvl_gguf.cli.parameters import in_flags
+from internvl_gguf.utils.sizes import counted
 
 
 @contextlib.contextmanager
@@ -59,7 +60,9 @@ class AskProgress:
     def candidates(self, ended: int, every: int, tokens: int) -> None:
         """Show how many of several answers have ended, and the tokens of all."""
         if tokens:  # pictures are looked at before
-            self.line.show(f"{ended} of {every} answers, {tokens:,} tokens" if ended < every else "Judging the answers")
+            self.line.show(
+                f"{ended} of {every} answers, {counted(tokens, 'token')}" if ended < every else "Judging the answers"
+            )
 
     def think(self, piece: str) -> None:
         """Show the end of the thought under way."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import typer
@@ -10,6 +11,7 @@ from internvl_gguf.chat.typed_line import has_picture_name
 from internvl_gguf.cli import chat_options, options
 from internvl_gguf.cli.asking_options import AskingOptions, takes_asking_options
 from internvl_gguf.cli.clip_options import VideoOption, refuse_wishes_without_clip, takes_clip_options
+from internvl_gguf.cli.judges import with_named_judge
 from internvl_gguf.cli.output import show_library_log
 from internvl_gguf.cli.parameters import value_sources
 from internvl_gguf.cli.run import option_errors
@@ -54,6 +56,9 @@ def chat(
     if prompt_option is not None:
         _refuse_question(prompt_option)
     _check_server_options(url)
+    if url:
+        with option_errors():
+            asking = replace(asking, sampling=with_named_judge(asking.sampling))
     require_stdout()
     words = model_and_pictures or []
     model, pictures = (model_option, words) if model_option else _split_arguments(words)

@@ -21,7 +21,7 @@ from internvl_gguf.chat.suggestions import Sources
 from internvl_gguf.cli import options
 from internvl_gguf.cli.asking_options import AskingOptions
 from internvl_gguf.cli.downloads import full_name, obtain
-from internvl_gguf.cli.judges import LoadedJudge, find_judge
+from internvl_gguf.cli.judges import LoadedJudge, check_judge, find_judge
 from internvl_gguf.cli.output import flush
 from internvl_gguf.cli.parameters import in_flags, value_sources
 from internvl_gguf.cli.run import FAILED, INTERRUPTED
@@ -257,6 +257,8 @@ def _local(
     def found(files: ModelFiles) -> FoundModel:
         return FoundModel(full_name(files), lambda: _load(job, files, screen, notice, judges))
 
+    if job.asking.sampling.best_of > 1 or value_sources.get().get("judge") == "COMMANDLINE":
+        check_judge(job.asking.sampling.judge)  # before a model of gigabytes is fetched for nothing
     name = job.model or (conversation.model if conversation else options.chosen_model(None, screen.say))
     files = fetched(name)
     refuse_without_thoughts(files, job.asking.sampling)
@@ -292,4 +294,4 @@ def _load(job: ChatJob, files: ModelFiles, screen: Screen, notice: Notice, judge
         )
     finally:
         screen.progress()
-    return LocalModel(session, files, full_name(files), judges.named)
+    return LocalModel(session, files, full_name(files), judges.named, check_judge)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from internvl_gguf.cli.parameters import value_sources
+from internvl_gguf.config import SamplingParams
 from internvl_gguf.critics.found_critic import FoundCritic, no_judge
 from internvl_gguf.errors import InvalidRequestError, MissingEncoderError, ModelFileError
 from internvl_gguf.utils.kinds import JudgeName
@@ -18,6 +21,34 @@ if TYPE_CHECKING:
 def is_critic(name: str) -> bool:
     """Return whether a judge's name is that of a model, which has to be loaded."""
     return name not in JudgeName.choices
+
+
+def check_judge(name: str) -> None:
+    """Check that a judge's name is one of a judge, or of a model; nothing is fetched or loaded.
+
+    Raises:
+        InvalidRequestError: it is neither.
+    """
+    if not is_critic(name):
+        return
+    from internvl_gguf.models.resolve import check_model
+
+    with _errors_of_judge(name):
+        check_model(name)
+
+
+def with_named_judge(sampling: SamplingParams) -> SamplingParams:
+    """Return a sampling whose judge is none that has to be loaded: a server loads no critics.
+
+    Raises:
+        InvalidRequestError: a critic is named for the server; one that config.toml has is for other commands, too.
+    """
+    if not is_critic(sampling.judge):
+        return sampling
+    if value_sources.get().get("judge") == "DEFAULT_MAP":
+        return replace(sampling, judge=SamplingParams.judge)
+    known = " or ".join(JudgeName.choices)
+    raise InvalidRequestError(f"The server does not judge by {sampling.judge}.", f"Give --judge {known}.")
 
 
 def find_judge(name: str, engine: EngineConfig) -> FoundCritic:
@@ -36,8 +67,15 @@ def find_judge(name: str, engine: EngineConfig) -> FoundCritic:
     from internvl_gguf.planning.auto_quant import machine_chooser
 
     config = replace(engine, n_parallel=1, n_candidates=1, n_draft=0)
-    try:
+    with _errors_of_judge(name):
         return FoundCritic(name, obtain(name, None, machine_chooser(config)), critic_description(None, name), config)
+
+
+@contextlib.contextmanager
+def _errors_of_judge(name: str) -> Iterator[None]:
+    """Turn what is wrong with a model into what is wrong with a judge of its name."""
+    try:
+        yield
     except MissingEncoderError as error:
         raise InvalidRequestError(
             f"{name} is no judge: {error.message}", "Put the mmproj of the critic into the same folder."

@@ -13,14 +13,12 @@ import typer
 
 from internvl_gguf.cli import options
 from internvl_gguf.cli.asking_options import AskingOptions, takes_asking_options
-from internvl_gguf.cli.judges import is_critic
+from internvl_gguf.cli.judges import with_named_judge
 from internvl_gguf.cli.output import say, show_library_log
-from internvl_gguf.cli.parameters import VARIABLES, Group, expand, parameters_of, taken, value_sources
+from internvl_gguf.cli.parameters import VARIABLES, Group, expand, parameters_of, taken
 from internvl_gguf.cli.run import option_errors
-from internvl_gguf.config import SamplingParams
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.server.serve_options import ListenOptions, ModelOptions, TakenOptions
-from internvl_gguf.utils.kinds import JudgeName
 
 _LIBRARIES: Final = ("llguidance>=1.9,<2", "prometheus-client>=0.22", "starlette>=1.0,<2", "uvicorn>=0.54,<0.55")
 """The requirements of the extra `serve`; a test compares them with pyproject.toml."""
@@ -70,7 +68,7 @@ def serve(
     if log:
         show_library_log()
     with option_errors():
-        keys, sampling = _keys(listening), _with_named_judge(asking.sampling)
+        keys, sampling = _keys(listening), with_named_judge(asking.sampling)
         _check_library()
         from internvl_gguf.server.guard import is_loopback
         from internvl_gguf.server.run import listen
@@ -91,20 +89,6 @@ def serve(
 
     asking = replace(asking, sampling=sampling)
     run_server(ServeJob(models or [], keys, opened, listening, taking, keeping, asking, shows_requests=verbose or log))
-
-
-def _with_named_judge(sampling: SamplingParams) -> SamplingParams:
-    """Return a sampling whose judge is none that has to be loaded: a critic would keep all requests waiting.
-
-    Raises:
-        InvalidRequestError: a critic is named for the server; one that config.toml has is for other commands, too.
-    """
-    if not is_critic(sampling.judge):
-        return sampling
-    if value_sources.get().get("judge") == "DEFAULT_MAP":
-        return replace(sampling, judge=SamplingParams.judge)
-    known = " or ".join(JudgeName.choices)
-    raise InvalidRequestError(f"The server does not judge by {sampling.judge}.", f"Give --judge {known}.")
 
 
 def _check_library() -> None:

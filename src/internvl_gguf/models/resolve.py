@@ -7,9 +7,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from internvl_gguf.hardware.encoder_precision import preferred_precision
+from internvl_gguf.hardware.encoder_precision import most_faithful_precision, preferred_precision
 from internvl_gguf.models.catalog import load_catalog
-from internvl_gguf.models.local_files import ModelFiles, demo_files, local_files
+from internvl_gguf.models.local_files import ModelFiles, demo_files, local_choices, local_files
 from internvl_gguf.models.names import DEMO, LocalModel, parse_model_name
 from internvl_gguf.planning.auto_quant import machine_chooser
 from internvl_gguf.utils import arguments
@@ -19,7 +19,25 @@ if TYPE_CHECKING:
     from internvl_gguf.models.hub_resolver import HubResolver
     from internvl_gguf.planning.choice import Chooser
 
-__all__ = ["DEMO", "ModelFiles", "resolve_model"]
+__all__ = ["DEMO", "ModelFiles", "check_model", "resolve_model"]
+
+
+def check_model(name: str) -> None:
+    """Check that a name means a model, as far as this machine knows: the hub is not asked, and nothing is measured.
+
+    Args:
+        name: as in `resolve_model`.
+
+    Raises:
+        ModelFileError, ModelPairError: no such model, quant or mmproj.
+    """
+    parsed = parse_model_name(name, load_catalog())
+    if not isinstance(parsed, LocalModel):
+        from internvl_gguf.models.hub_resolver import HubResolver
+
+        HubResolver().hub_model(name)
+    elif not parsed.is_demo:
+        local_choices(name, parsed, most_faithful_precision)
 
 
 def resolve_model(

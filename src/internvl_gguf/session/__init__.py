@@ -12,6 +12,7 @@ tool_prompt         how tools and their results stand in the prompt
 tool_loop           Session.run: call the tools that an answer calls, and ask on
 call_reader         calls of tools in an answer under way
 question_options    options of a question: checked, the names of other tools answered with those here
+candidate_answers   several answers to a question, of which a judge chooses: candidate_samplings
 answer              the stream of an answer: pieces of text, statistics, its end
 detokenizer         token bytes to text: whole characters only, stop strings held back
 grounding           boxes of an answer: their tags hidden in its text, kept where it is read

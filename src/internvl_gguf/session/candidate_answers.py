@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import itertools
-import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from internvl_gguf.config import MAX_SEED, SamplingParams
 from internvl_gguf.engine import Handle, TileProgress
 from internvl_gguf.judging import Candidate, Judge, JudgedQuestion, Verdict, certainty, is_decided, judged, vote
 from internvl_gguf.session.answer import AnswerStream, mean_of
 from internvl_gguf.session.call_reader import AnswerPiece
+from internvl_gguf.session.candidate_samplings import samplings_of
 from internvl_gguf.session.model_runtime import ModelRuntime
 from internvl_gguf.session.prepare import PreparedQuestion
 from internvl_gguf.types import FinishReason, Message, Reply, SelectedFrom, Selection
-
-SAMPLED_TEMPERATURE: Final = 0.7
-SAMPLED_TOP_P: Final = 0.95
-"""How candidates beside the first are sampled where nothing else is said: the published best-of-8 of InternVL3, whose
-first answer is greedy (VLMEvalKit)."""
 
 CandidateProgress = Callable[[int, int, int], None]
 """Called with the candidates that have ended, all candidates, and the tokens of all so far."""
@@ -52,21 +46,6 @@ class BestOf:
     def scores(self) -> tuple[float, ...]:
         """Scores of the candidates, in order; what they are is the judge's matter."""
         return self.verdict.scores
-
-
-def samplings_of(sampling: SamplingParams) -> list[SamplingParams]:
-    """Return how each candidate of a question is sampled: with seeds that follow one another.
-
-    Where no temperature is given, the first is greedy and the others are sampled as in the published best-of-8; with
-    thinking, all are sampled as thoughts are.
-    """
-    first = secrets.randbelow(MAX_SEED + 1) if sampling.seed is None else sampling.seed
-    seeded = [replace(sampling, seed=(first + index) % (MAX_SEED + 1), best_of=1) for index in range(sampling.best_of)]
-    if sampling.temperature is not None or sampling.thinks:
-        return seeded
-    top_p = SAMPLED_TOP_P if sampling.top_p is None else sampling.top_p
-    others = [replace(each, temperature=SAMPLED_TEMPERATURE, top_p=top_p) for each in seeded[1:]]
-    return [replace(seeded[0], temperature=0.0, seed=None), *others]
 
 
 class CandidateAnswers:

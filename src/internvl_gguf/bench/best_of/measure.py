@@ -25,7 +25,7 @@ from internvl_gguf.config import AskOptions
 from internvl_gguf.errors import InvalidRequestError, PictureError
 from internvl_gguf.judging import Candidate, JudgedQuestion, judged
 from internvl_gguf.judging.ballot import counted
-from internvl_gguf.session.candidate_answers import samplings_of
+from internvl_gguf.session.candidate_samplings import samplings_of
 from internvl_gguf.utils.notices import Notice, log_notice
 
 if TYPE_CHECKING:

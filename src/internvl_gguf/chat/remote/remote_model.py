@@ -18,12 +18,14 @@ from internvl_gguf.config import AskOptions
 from internvl_gguf.errors import InternVLError, InvalidRequestError
 from internvl_gguf.tiling import CARD_RANGE, TileRange
 from internvl_gguf.types import Message, MessagePicture
+from internvl_gguf.utils.kinds import JudgeName
 from internvl_gguf.utils.notices import Notice
-from internvl_gguf.utils.safe_text import safe_text
+from internvl_gguf.utils.safe_text import safe_name, safe_text
 
 if TYPE_CHECKING:
     from internvl_gguf.chat.attachments import Attachment
     from internvl_gguf.chat.settings import Settings
+    from internvl_gguf.config import SamplingParams
     from internvl_gguf.types import Reply
 
 
@@ -91,17 +93,24 @@ class RemoteModel:
             InvalidRequestError: several answers of a server that cannot judge them.
         """
         sampling = settings.sampling
+        self.check_judge(sampling)
         always: AskOptions = {"max_tokens": sampling.effective_max_tokens}
         if sampling.best_of == 1:  # else the first is greedy and the others are not, unless the user says otherwise
             always |= {"temperature": sampling.effective_temperature, "top_p": sampling.effective_top_p}
-        if sampling.best_of > 1 and not self._model.is_ours:
-            raise InvalidRequestError(
-                f"{self.place} is no `internvl serve`, so it judges no answers.", "/set best_of 1 asks it for one."
-            )
         given: dict[str, Any] = dict(settings.given_options)
         if sampling.best_of == 1:
             given = {name: value for name, value in given.items() if name not in ("best_of", "judge")}
         return cast("AskOptions", {**always, **given})
+
+    def check_judge(self, sampling: SamplingParams) -> None:
+        """Check that the server judges answers, and by this judge: it loads no critics."""
+        if sampling.best_of > 1 and not self._model.is_ours:
+            raise InvalidRequestError(
+                f"{self.place} is no `internvl serve`, so it judges no answers.", "/set best_of 1 asks it for one."
+            )
+        if sampling.judge not in JudgeName.choices:
+            known = " or ".join(f"/set judge {name}" for name in JudgeName.choices)
+            raise InvalidRequestError(f"The server does not judge by {safe_name(sampling.judge)}.", f"Type {known}.")
 
     def cut(self, attachment: Attachment, settings: Settings) -> PlannedCut | None:
         """Return how an added picture will be cut, as our server says."""
