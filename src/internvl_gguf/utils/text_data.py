@@ -44,7 +44,7 @@ def decode_text(data: bytes, name: str) -> str:
         at = len(mark) + error.start
         raise InvalidRequestError(
             f"{name} is not {encoding}: byte {at} is 0x{data[at]:02x}.",
-            "Convert it, for instance with iconv -t UTF-8.",
+            "Convert it, for instance with iconv -f LATIN1 -t UTF-8.",
         ) from None
     if "\0" in text:
         _refuse_other_file(data, name)
