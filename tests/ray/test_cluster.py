@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -149,6 +151,26 @@ def test_the_benchmark_of_its_cost_runs() -> None:
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["sides"]["2 actors"]["steady"]["median"] > 0
     assert result["simulated"] > 0
+
+
+@pytest.mark.parametrize("is_silent", [True, False])
+def test_another_program_at_the_address_is_told_in_two_lines(*, is_silent: bool, photos: Path) -> None:
+    """Ray waits for it without end."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        if not is_silent:
+            threading.Thread(target=_refuse_one, args=(server,), daemon=True).start()
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        command = [sys.executable, "-m", "internvl_gguf", "ask", "demo", "?", "--batch", str(photos), "--ray", address]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert len(done.stderr.strip().splitlines()) == 2
+    assert address in done.stderr
+
+
+def _refuse_one(server: socket.socket) -> None:
+    with server.accept()[0] as connection:
+        connection.recv(100)
+        connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "nonsense", "ray://127.0.0.1:9", "127.0.0.1:99999"])

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 LOCAL: Final = "local"
 _SECONDS: Final = 5.0
 """How long an address may take to answer: Ray itself tries for half a minute."""
+_FRAME_HEADER, _SETTINGS = 9, 4
+_HTTP2_PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, _SETTINGS, 0, 0, 0, 0, 0))
+"""What a client of HTTP/2 begins with: the preface and an empty SETTINGS frame. The server's first frame is its own
+(RFC 9113, section 3.4)."""
 _ANSWERED: Final = "answered"
 _START: Final = "Start it with `ray start --head`, and name what that prints; or `--ray local` for this machine."
 
@@ -89,10 +93,29 @@ def check_address(address: str) -> None:
     if not host or not port.isdecimal():
         raise InvalidRequestError(f"{address} is no address of a cluster.", "Give local, auto, HOST:PORT or ray://...")
     try:
-        socket.create_connection((host, int(port)), _SECONDS).close()
+        is_grpc = _speaks_grpc(host, int(port))
     except (OSError, OverflowError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise InvalidRequestError(f"No cluster answers at {address}: {reason}.", _START) from error
+    if not is_grpc:
+        raise InvalidRequestError(f"What listens at {address} is no cluster of Ray.", _START)
+
+
+def _speaks_grpc(host: str, port: int) -> bool:
+    """Return whether a server begins a connection as gRPC's do, which Ray's are; Ray waits for others without end.
+
+    Raises:
+        OSError: nothing listens there, or it says nothing in `_SECONDS`.
+        OverflowError: no such port.
+    """
+    with socket.create_connection((host, port), _SECONDS) as connection:
+        if os.environ.get("RAY_USE_TLS", "0") != "0":
+            return True  # it is Ray that has the keys
+        connection.sendall(_HTTP2_PREFACE)
+        began = b""
+        while len(began) < _FRAME_HEADER and (more := connection.recv(_FRAME_HEADER - len(began))):
+            began += more
+        return len(began) == _FRAME_HEADER and began[3] == _SETTINGS
 
 
 def answer_lines(
