@@ -28,7 +28,7 @@ _SECONDS: Final = 5.0
 """How long an address may take to answer: Ray itself tries for half a minute."""
 _FRAME_HEADER, _SETTINGS = 9, 4
 _HTTP2_PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, _SETTINGS, 0, 0, 0, 0, 0))
-"""What a client of HTTP/2 begins with: the preface and an empty SETTINGS frame. The server's first frame is its own
+"""A client of HTTP/2 begins with this: the preface and an empty SETTINGS frame. A server answers with its own SETTINGS
 (RFC 9113, section 3.4)."""
 _ANSWERED: Final = "answered"
 _START: Final = "Start it with `ray start --head`, and name what that prints; or `--ray local` for this machine."
