@@ -91,7 +91,7 @@ def test_a_question_and_a_chat_may_say_otherwise_and_frames_stay_one_tile(tmp_pa
         pictures = [len(each.tiles) for message in session.messages for each in message.pictures]
         assert pictures == [3, 9, 1, 1]
     assert Settings().ask_options(own)["max_tiles"] == 6
-    assert dict(Settings().rows(own))["min_tiles"] == "2"
+    assert dict(Settings().rows(own))["min_tiles"] == "2 (not set)"
     assert Settings().changed("max_tiles", "12").ask_options(own)["max_tiles"] == 12
 
 
