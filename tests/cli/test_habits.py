@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from internvl_gguf.chat.settings import Settings
-from internvl_gguf.cli.ask import _split_arguments
+from internvl_gguf.cli.ask_words import split_arguments
 from internvl_gguf.errors import ModelFileError
 from internvl_gguf.models.catalog import Catalog, load_catalog, parse_catalog
 from internvl_gguf.models.names import HubModel, parse_model_name
@@ -58,7 +58,7 @@ def test_one_question_in_the_ways_people_ask_it(arguments: tuple[str, ...]) -> N
 def test_model_and_question_by_place_or_by_flag(
     words: list[str], model: str | None, prompt: str | None, meant: tuple[str | None, str | None]
 ) -> None:
-    assert _split_arguments(words, model, prompt) == meant
+    assert split_arguments(words, model, prompt) == meant
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from internvl_gguf.chat.formatting import count
 from internvl_gguf.utils.safe_text import safe_name
+from internvl_gguf.utils.sizes import counted
 
 if TYPE_CHECKING:
     from internvl_gguf.chat.terminal.screen import Screen
@@ -31,9 +31,9 @@ def show_boxes(
         return
     preview_boxes(screen, conversation, shown, boxes)
     labels = list(dict.fromkeys(safe_name(box.label, 30) or "without a label" for box in boxes))
-    rest = f" and {count(len(labels) - _NAMED, 'other')}" if len(labels) > _NAMED else ""
+    rest = f" and {counted(len(labels) - _NAMED, 'other')}" if len(labels) > _NAMED else ""
     named = ", ".join(labels[:_NAMED]) + rest
-    screen.say(f"{count(len(boxes), 'box', 'boxes')}: {named}. /boxes lists them, /boxes FILE.png draws them.")
+    screen.say(f"{counted(len(boxes), 'box', 'boxes')}: {named}. /boxes lists them, /boxes FILE.png draws them.")
 
 
 def preview_boxes(

@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from internvl_gguf.chat.clips import split_wishes, video_of
-from internvl_gguf.chat.formatting import count
 from internvl_gguf.chat.typed_line import parse_line, typed_path
 from internvl_gguf.errors import InvalidRequestError, PictureError
 from internvl_gguf.utils.safe_text import safe_name
+from internvl_gguf.utils.sizes import counted
 from internvl_gguf.video.recipe import DEFAULT_FRAMES
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def frames(chat: Chat, text: str) -> str:
             raise InvalidRequestError(f"{safe_name(text)} is no number of frames.", "Give 1 or more, or auto.")
         chat.set_frames("auto" if text.lower() == "auto" else int(text))
     shown = (
-        "as many frames as fit" if chat.clip_frames == "auto" else count(chat.clip_frames or DEFAULT_FRAMES, "frame")
+        "as many frames as fit" if chat.clip_frames == "auto" else counted(chat.clip_frames or DEFAULT_FRAMES, "frame")
     )
     chat.screen.say(f"Of the next clips {shown} {'is' if chat.clip_frames == 1 else 'are'} shown.")
     for line in chat.describe_pending():

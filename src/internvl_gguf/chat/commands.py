@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from internvl_gguf.chat.attachments import grid_text
 from internvl_gguf.chat.context_usage import ConversationPart
-from internvl_gguf.chat.formatting import columns, count, in_commands, part_line, summary_row, waiting_pictures
+from internvl_gguf.chat.formatting import columns, in_commands, part_line, summary_row, waiting_pictures
 from internvl_gguf.chat.settings import setting_key
 from internvl_gguf.chat.shown_pictures import label_of
 from internvl_gguf.chat.terminal.clipboard import read_clipboard
@@ -21,6 +21,7 @@ from internvl_gguf.chat.typed_line import parse_line, typed_path
 from internvl_gguf.errors import InternVLError, InvalidRequestError, PictureError
 from internvl_gguf.tiling import has_thumbnail
 from internvl_gguf.utils.safe_text import safe_name, safe_text
+from internvl_gguf.utils.sizes import counted
 
 if TYPE_CHECKING:
     from internvl_gguf.chat.chat import Chat
@@ -63,7 +64,7 @@ def images(chat: Chat, text: str) -> str:
         chosen = [part for at, part in enumerate(asked) if at + 1 in numbers]
         if chosen:
             chat.drop(chosen)
-        chat.screen.say(_with_room(f"{count(len(numbers), 'picture')} removed", chat))
+        chat.screen.say(_with_room(f"{counted(len(numbers), 'picture')} removed", chat))
         return ""
     if not asked and not chat.pending:
         chat.screen.say("No pictures yet: type a path, or drop a file into the line.")
@@ -84,7 +85,7 @@ def tiles(chat: Chat, text: str) -> str:
     limits = chat.settings.limits(chat.current.tile_range)
     besides = ", not counting the thumbnail" if limits.thumbnail and has_thumbnail(limits.max_tiles) else ""
     which = "The next pictures" if not chat.current.place else "All pictures"  # a server is told with each question
-    chat.screen.say(f"{which} are cut into at most {count(limits.max_tiles, 'tile')}{besides}.")
+    chat.screen.say(f"{which} are cut into at most {counted(limits.max_tiles, 'tile')}{besides}.")
     for line in chat.describe_pending():
         chat.screen.say(line)
     return ""
@@ -243,7 +244,7 @@ def tokens(chat: Chat, text: str) -> str:
     known = [tokens for tokens in questions if tokens is not None]
     lines = [part_line(at + 1, part) for at, part in enumerate(found)]
     if used and len(known) == len(questions):  # a server counts nothing before there is a question
-        lines.insert(0, f"     system message and template: {count(used - sum(known), 'token')}")
+        lines.insert(0, f"     system message and template: {counted(used - sum(known), 'token')}")
     chat.screen.show_lines([*lines, *(f"     {each.label} waits for a question" for each in chat.pending)])
     room = _room(chat)
     chat.screen.say(room.capitalize() or "The server does not say how much room there is in the context.")
@@ -287,7 +288,7 @@ def show_resumed(chat: Chat) -> str:
     conversation = chat.conversation
     asked_so_far = sum(entry.role == "user" for entry in conversation.entries)
     title = safe_name(conversation.title)
-    chat.screen.say(f"Going on with {conversation.id}: {title} ({count(asked_so_far, 'question')}).")
+    chat.screen.say(f"Going on with {conversation.id}: {title} ({counted(asked_so_far, 'question')}).")
     names = [label_of(picture) for message in chat.session.messages for picture in message.pictures]
     if names:
         chat.screen.say(f"Its pictures: {_listed_names(names)}.")
@@ -346,7 +347,7 @@ def _numbers(text: str, most: int) -> set[int]:
 def _room(chat: Chat) -> str:
     """Return the sentence about the room in the context; "" where a server does not say it."""
     left, n_ctx = chat.left, chat.n_ctx
-    return "" if left is None or n_ctx is None else f"{max(left, 0):,} of {count(n_ctx, 'token')} are free."
+    return "" if left is None or n_ctx is None else f"{max(left, 0):,} of {counted(n_ctx, 'token')} are free."
 
 
 def _with_room(text: str, chat: Chat) -> str:
@@ -360,7 +361,7 @@ def _shown_picture(picture: MessagePicture, tokens: int | None, *, in_words: boo
         width, height = picture.source_size
         return f"{label_of(picture)}: {width} {'by' if in_words else 'x'} {height} pixels"
     cut = grid_text(*picture.grid, has_thumbnail=picture.has_thumbnail, in_words=in_words)
-    return f"{label_of(picture)}: {cut}, {count(tokens, 'token')}"
+    return f"{label_of(picture)}: {cut}, {counted(tokens, 'token')}"
 
 
 def _no_others(chat: Chat) -> str:

@@ -12,6 +12,7 @@ from internvl_gguf.config import SamplingParams
 from internvl_gguf.errors import ContextOverflowError, EqualAnswersError, InternVLError, InvalidRequestError
 from internvl_gguf.utils.clip_times import format_time
 from internvl_gguf.utils.safe_text import safe_name
+from internvl_gguf.utils.sizes import counted
 
 if TYPE_CHECKING:
     from internvl_gguf.chat.attachments import AttachedClip, Attachment
@@ -28,11 +29,6 @@ _DIFFERING: Final = {
     "top_k": f"/set top_k {SamplingParams.top_k}, its default, lets them differ. /set best_of 1 asks for one.",
 }
 """What can be typed where several answers would be equal, by the setting that makes them so."""
-
-
-def count(number: int, one: str, several: str | None = None) -> str:
-    """Format a count with its noun: "1 picture", "2 pictures"."""
-    return f"{number:,} {one if number == 1 else several or one + 's'}"
 
 
 def seconds(duration: float) -> str:
@@ -55,7 +51,7 @@ def added_line(
     if cut is None:
         return f"Added {attachment.label}."
     grid = grid_text(cut.grid.columns, cut.grid.rows, has_thumbnail=cut.grid.thumbnail, in_words=in_words)
-    line = f"Added {attachment.label}: {grid}, {count(cut.tokens, 'token')}"
+    line = f"Added {attachment.label}: {grid}, {counted(cut.tokens, 'token')}"
     return line + _room_left(left, n_ctx, "it")
 
 
@@ -69,12 +65,12 @@ def added_clip_line(clip: AttachedClip, cuts: Sequence[PlannedCut | None], left:
         n_ctx: positions of the context.
     """
     info, known = clip.info, [cut for cut in cuts if cut is not None]
-    of = f"{count(len(clip.times), 'frame')} of {seconds(info.duration)}"
+    of = f"{counted(len(clip.times), 'frame')} of {seconds(info.duration)}"
     line = f"Added {clip.label}: {of}, at {_times(clip.times)}"
     if len(known) < len(cuts):
         return f"{line}."
     tiles, tokens = sum(cut.grid.tiles for cut in known), sum(cut.tokens for cut in known)
-    return f"{line}; {count(tiles, 'tile')}, {count(tokens, 'token')}{_room_left(left, n_ctx, 'they')}"
+    return f"{line}; {counted(tiles, 'tile')}, {counted(tokens, 'token')}{_room_left(left, n_ctx, 'they')}"
 
 
 def _times(times: Sequence[float]) -> str:
@@ -94,11 +90,11 @@ def added_together_line(cuts: Sequence[PlannedCut | None], left: int | None, n_c
         left: positions left after them; negative if they do not fit.
         n_ctx: positions of the context.
     """
-    line, known = f"Added {count(len(cuts), 'picture')}", [cut for cut in cuts if cut is not None]
+    line, known = f"Added {counted(len(cuts), 'picture')}", [cut for cut in cuts if cut is not None]
     if len(known) < len(cuts):
         return f"{line}."
     tiles, tokens = sum(cut.grid.tiles for cut in known), sum(cut.tokens for cut in known)
-    return f"{line}: {count(tiles, 'tile')}, {count(tokens, 'token')}{_room_left(left, n_ctx, 'they')}"
+    return f"{line}: {counted(tiles, 'tile')}, {counted(tokens, 'token')}{_room_left(left, n_ctx, 'they')}"
 
 
 def _room_left(left: int | None, n_ctx: int | None, who: str) -> str:
@@ -121,10 +117,10 @@ def status_parts(reply: Reply, new_tiles: int, used: int | None, n_ctx: int | No
     usage, timings = reply.usage, reply.timings
     cached = new_tiles - usage.tiles_encoded
     found = [reply.selection.reason] if reply.selection else []
-    found += [f"{count(usage.tiles_encoded, 'tile')} read"] if usage.tiles_encoded else []
-    found += [f"{count(cached, 'tile')} cached"] if cached > 0 else []
+    found += [f"{counted(usage.tiles_encoded, 'tile')} read"] if usage.tiles_encoded else []
+    found += [f"{counted(cached, 'tile')} cached"] if cached > 0 else []
     if usage.prompt_tokens:  # a server may count nothing
-        found.append(count(usage.completion_tokens, "token"))
+        found.append(counted(usage.completion_tokens, "token"))
     if reply.thinking:
         of = f"{usage.thinking_tokens:,} of them a thought" if usage.thinking_tokens else "a thought before it"
         found.append(f"{of} (/thought)")
@@ -147,10 +143,10 @@ def statistics(reply: Reply) -> list[tuple[str, str]]:
     usage, timings = reply.usage, reply.timings
     known = f"{usage.cached_tokens:,} known, {usage.prompt_tokens - usage.cached_tokens:,} read"
     rows = [
-        ("in the context", f"{count(usage.images, 'picture')}, {count(usage.tiles, 'tile')}"),
-        ("read for this answer", count(usage.tiles_encoded, "tile")),
-        ("prompt", f"{count(usage.prompt_tokens, 'token')}: {known}"),
-        ("answer", f"{count(usage.completion_tokens, 'token')}, ended by {_ENDS[reply.finish_reason]}"),
+        ("in the context", f"{counted(usage.images, 'picture')}, {counted(usage.tiles, 'tile')}"),
+        ("read for this answer", counted(usage.tiles_encoded, "tile")),
+        ("prompt", f"{counted(usage.prompt_tokens, 'token')}: {known}"),
+        ("answer", f"{counted(usage.completion_tokens, 'token')}, ended by {_ENDS[reply.finish_reason]}"),
         ("cutting tiles", seconds(timings.preprocess)),
         ("encoding tiles", seconds(timings.encode)),
         ("reading the prompt", seconds(timings.prefill)),
@@ -158,9 +154,9 @@ def statistics(reply: Reply) -> list[tuple[str, str]]:
         ("answering", f"{seconds(timings.decode)}, {timings.decode_tokens_per_second:,.1f} tokens a second"),
     ]
     if reply.selection:
-        rows.append(("chosen", f"{reply.selection.reason}, of {count(len(reply.selection.candidates), 'answer')}"))
+        rows.append(("chosen", f"{reply.selection.reason}, of {counted(len(reply.selection.candidates), 'answer')}"))
     if usage.thinking_tokens:
-        rows.append(("thinking", f"{count(usage.thinking_tokens, 'token')} of the answer"))
+        rows.append(("thinking", f"{counted(usage.thinking_tokens, 'token')} of the answer"))
     if usage.drafted_tokens:
         rows.append(("guessed ahead", f"{usage.drafted_tokens:,} tokens, {usage.accepted_tokens:,} of them right"))
     return rows
@@ -180,14 +176,14 @@ def part_line(number: int, part: ConversationPart) -> str:
     if part.picture is not None:
         what = f"   of which picture {safe_name(PurePath(part.text).name, 40)}"
     else:
-        pictures = f" and {count(part.pictures, 'picture')}" if part.pictures else ""
+        pictures = f" and {counted(part.pictures, 'picture')}" if part.pictures else ""
         what = f'question "{safe_name(part.text, 40)}" with its answer{pictures}'
-    return f"{number:>3}  {what}" + ("" if part.tokens is None else f": {count(part.tokens, 'token')}")
+    return f"{number:>3}  {what}" + ("" if part.tokens is None else f": {counted(part.tokens, 'token')}")
 
 
 def waiting_pictures(number: int) -> str:
     """Return that pictures of a question that has no answer wait: "1 picture of it waits for another question"."""
-    return f"{count(number, 'picture')} of it wait{'s' * (number == 1)} for another question"
+    return f"{counted(number, 'picture')} of it wait{'s' * (number == 1)} for another question"
 
 
 def in_commands(error: InternVLError, *, has_parts: bool, has_clip: bool = False) -> InternVLError:
@@ -213,8 +209,8 @@ def in_commands(error: InternVLError, *, has_parts: bool, has_clip: bool = False
 
 def summary_row(summary: Summary, now: float | None = None) -> tuple[str, str]:
     """Return the row of a conversation in a list: its id, and its age, title and size."""
-    pictures = f", {count(summary.pictures, 'picture')}" if summary.pictures else ""
-    about = f"{safe_name(summary.title)} ({count(summary.questions, 'question')}{pictures})"
+    pictures = f", {counted(summary.pictures, 'picture')}" if summary.pictures else ""
+    about = f"{safe_name(summary.title)} ({counted(summary.questions, 'question')}{pictures})"
     return summary.id, f"{age(summary.updated, now)}  {about}"
 
 
@@ -223,5 +219,5 @@ def age(then: float, now: float | None = None) -> str:
     passed = max((time.time() if now is None else now) - then, 0)
     for size, name in ((86400, "day"), (3600, "hour"), (60, "minute")):
         if passed >= size:
-            return f"{count(int(passed // size), name)} ago"
+            return f"{counted(int(passed // size), name)} ago"
     return "just now"

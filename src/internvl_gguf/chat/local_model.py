@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from internvl_gguf.chat.chat_model import PlannedCut
 from internvl_gguf.chat.context_usage import ConversationPart, context_tokens, droppable_parts
-from internvl_gguf.chat.formatting import count, statistics
+from internvl_gguf.chat.formatting import statistics
 from internvl_gguf.chat.show_answer import AnswersWritten, TilesEncoded
 from internvl_gguf.images.load import load_image
 from internvl_gguf.judging import judge_of
@@ -18,6 +18,7 @@ from internvl_gguf.session.thinking import can_think
 from internvl_gguf.tiling import TileRange
 from internvl_gguf.utils.kinds import JudgeName
 from internvl_gguf.utils.safe_text import safe_text
+from internvl_gguf.utils.sizes import counted
 
 if TYPE_CHECKING:
     from internvl_gguf.chat.attachments import Attachment
@@ -130,9 +131,9 @@ class LocalModel:
             ("vision encoder", str(self.files.mmproj)),
             ("runs", placement_text(configuration)),
             ("encoder", "llama.cpp" if request.mmproj_on_gpu else request.encoder),
-            ("context", count(request.n_ctx, "token")),
+            ("context", counted(request.n_ctx, "token")),
             ("read at once", f"{request.n_batch:,} tokens a call, {request.n_ubatch:,} computed together"),
-            ("tiles", f"{runtime.vision.image_size} pixels, {count(runtime.vision.tokens_per_tile, 'token')} each"),
+            ("tiles", f"{runtime.vision.image_size} pixels, {counted(runtime.vision.tokens_per_tile, 'token')} each"),
         ]
 
     def statistics(self, reply: Reply) -> list[tuple[str, str]]:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from internvl_gguf.chat.background_thread import BackgroundThread, Interrupt, interrupts_as_events
-from internvl_gguf.chat.formatting import count, thought_end
+from internvl_gguf.chat.formatting import thought_end
 from internvl_gguf.types import Chunk
+from internvl_gguf.utils.sizes import counted
 
 if TYPE_CHECKING:
     from internvl_gguf.chat.terminal.screen import Screen
@@ -175,11 +176,11 @@ class _AnswerDisplay:
         if event.ended == event.every:
             self._screen.progress("Judging the answers")
         elif event.tokens != 0:  # the question is read before
-            tokens = "" if event.tokens is None else f", {count(event.tokens, 'token')}"
+            tokens = "" if event.tokens is None else f", {counted(event.tokens, 'token')}"
             self._screen.progress("Answering", f"{event.ended} of {event.every} answers{tokens}")
 
     def _tiles(self, event: TilesEncoded) -> None:
         if event.done < event.total:
             self._screen.progress("Looking at the picture", f"tile {event.done + 1} of {event.total}")
         else:
-            self._screen.progress("Reading what was seen", count(event.total, "tile"))
+            self._screen.progress("Reading what was seen", counted(event.total, "tile"))

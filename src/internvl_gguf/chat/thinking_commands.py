@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from internvl_gguf.chat.formatting import count
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.utils.safe_text import safe_text
+from internvl_gguf.utils.sizes import counted
 
 if TYPE_CHECKING:
     from internvl_gguf.chat.chat import Chat
@@ -53,7 +53,7 @@ def _described(chat: Chat) -> str:
     sampling = chat.settings.sampling
     kept = "" if sampling.keep_thinking else " Earlier thoughts are left out of the prompt."
     if sampling.thinks:
-        most = f", at most {count(sampling.thinking_budget, 'token')}" if sampling.thinking_budget else ""
+        most = f", at most {counted(sampling.thinking_budget, 'token')}" if sampling.thinking_budget else ""
         return f"The model thinks before it answers{most}.{kept}"
     if sampling.thinking is False:
         return f"The model is kept from thinking.{kept}"

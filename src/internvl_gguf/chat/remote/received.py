@@ -7,11 +7,11 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
-from internvl_gguf.chat.formatting import count
 from internvl_gguf.chat.show_answer import AnswersWritten, Phase, TilesEncoded
 from internvl_gguf.config import MAX_BEST_OF
 from internvl_gguf.types import Chunk, FinishReason, Reply, SelectedFrom, Selection, Timings, Usage
 from internvl_gguf.utils.safe_text import safe_name
+from internvl_gguf.utils.sizes import counted
 
 LONGEST_ANSWER: Final = 16 * 2**20
 """Most characters of an answer."""
@@ -132,7 +132,7 @@ def progress_event(chunk: Mapping[str, Any]) -> object | None:
     if phase == "loading":
         return Phase("The server loads the model", f"{min(done / total, 1):.0%}" if total else "")
     if phase == "queued":
-        return Phase("Waiting for the server", f"{count(done, 'question')} before this one" if done else "")
+        return Phase("Waiting for the server", f"{counted(done, 'question')} before this one" if done else "")
     return None
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from internvl_gguf.chat.chat_model import PlannedCut
 from internvl_gguf.chat.context_usage import ConversationPart, questions
-from internvl_gguf.chat.formatting import count, statistics
+from internvl_gguf.chat.formatting import statistics
 from internvl_gguf.chat.remote.faults import whole
 from internvl_gguf.chat.remote.measured_room import CUTTING, MeasuredPicture, MeasuredRoom
 from internvl_gguf.chat.remote.remote_session import RemoteSession
@@ -21,6 +21,7 @@ from internvl_gguf.types import Message, MessagePicture
 from internvl_gguf.utils.kinds import JudgeName
 from internvl_gguf.utils.notices import Notice
 from internvl_gguf.utils.safe_text import safe_name, safe_text
+from internvl_gguf.utils.sizes import counted
 
 if TYPE_CHECKING:
     from internvl_gguf.chat.attachments import Attachment
@@ -147,7 +148,7 @@ class RemoteModel:
         """Return what /show tells about it, as name and value."""
         kind = "internvl serve" if self._model.is_ours else "OpenAI-compatible"
         rows = [("model", self._model.name), ("server", f"{self.place} ({kind})")]
-        return [*rows, ("context", count(self.n_ctx, "token"))] if self.n_ctx else rows
+        return [*rows, ("context", counted(self.n_ctx, "token"))] if self.n_ctx else rows
 
     def statistics(self, reply: Reply) -> list[tuple[str, str]]:
         """Return the statistics of an answer that the server sent."""
@@ -165,7 +166,7 @@ class RemoteModel:
         }
         rows = dict(row for row in statistics(reply) if known.get(row[0]))
         if "prompt" in rows and not usage.cached_tokens:  # perhaps it does not say how many it knew
-            rows["prompt"] = count(usage.prompt_tokens, "token")
+            rows["prompt"] = counted(usage.prompt_tokens, "token")
         return list(rows.items()) or [("the server", "counts nothing")]
 
     def system_line(self, text: str | None) -> str:
