@@ -10,7 +10,7 @@ Besides, once: the time to load, in which the weights are sent; the log's buffer
 the KL divergence of the next token over pictures of `bench`'s set; and the network's share of a token by the formula of
 the speed estimate, with round trip and bandwidth as the handshake measured them.
 
-    python benchmarks/rpc.py [--model TEXT.gguf --mmproj MMPROJ.gguf] [--threads N] [--rounds N] [--quick]
+    python benchmarks/rpc.py [--model TEXT.gguf --mmproj MMPROJ.gguf] [--threads N] [--rounds N] [--pictures N] [--quick]
 
 It needs a llama.cpp with RPC, or INTERNVL_GGML_RPC (docs/rpc.md). The last line of the output is one JSON document.
 """
@@ -135,11 +135,14 @@ def network_milliseconds(session: Session, servers: Sequence[str]) -> dict[str, 
 
 
 def main() -> None:
-    arguments = measure.parser(__doc__, rounds=7, mmproj=True).parse_args()
+    parser = measure.parser(__doc__, rounds=7, mmproj=True)
+    parser.add_argument("--pictures", type=int, help="for the KL divergence; a large encoder takes a minute for one")
+    arguments = parser.parse_args()
     files = measure.model_files(arguments)
     settings = Settings(arguments.threads, 4096)
     options: dict[str, Any] = {**settings.engine_options(), "embedding_disk_bytes": 0, "encoder": "llama.cpp"}
     tokens, pictures = (QUICK_TOKENS, QUICK_PICTURES) if arguments.quick else (TOKENS, PICTURES)
+    pictures = arguments.pictures or pictures
     result: dict[str, Any] = {}
     with ExitStack() as owned:
         endpoints = {LOCAL: [], ONE: [server(owned, arguments.threads)]}
