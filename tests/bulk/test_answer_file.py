@@ -15,7 +15,7 @@ from internvl_gguf.bulk.answer_file import AnswerFile, Kept, hold_answers
 from internvl_gguf.bulk.common import Common
 from internvl_gguf.bulk.lines import Line
 from internvl_gguf.bulk.records import as_line, record_of
-from internvl_gguf.types import Timings, Usage
+from internvl_gguf.types import FinishReason, Timings, Usage
 
 COMMON = Common(model="a-Q4_K_M.gguf", sampling=SamplingParams(max_tokens=7))
 USAGE = Usage(prompt_tokens=9, cached_tokens=0, completion_tokens=1, images=0, tiles=0, tiles_encoded=0)
@@ -39,9 +39,9 @@ class Batch:
     def others(self) -> int:
         return AnswerFile(self.path).others(self())
 
-    def answer(self, *numbers: int, word: str = "It.", finishes: bool = True) -> None:
+    def answer(self, *numbers: int, word: str = "It.", finishes: bool = True, reason: FinishReason = "stop") -> None:
         """Answer some lines as a run does; one that crashes does not finish."""
-        self._append([(number, Reply(word, "stop", USAGE, Timings(0, 0, 0, 0, 0, 0))) for number in numbers])
+        self._append([(number, Reply(word, reason, USAGE, Timings(0, 0, 0, 0, 0, 0))) for number in numbers])
         if finishes:
             self.finish()
 
@@ -77,7 +77,7 @@ def test_answers_stay_where_lines_were_inserted_and_sorted(path: Path) -> None:
     Batch(path, *QUESTIONS[:4]).answer(1, 2, 3, 4)
     other = Batch(path, *reversed(QUESTIONS))
     assert other.others() == 0
-    assert other.kept() == Kept(frozenset({3, 4, 5, 6}), 0)
+    assert other.kept() == Kept(frozenset({3, 4, 5, 6}))
     other.finish()  # as Ctrl-C before the first answer does
     assert [record["line"] for record in other.records()] == [3, 4, 5, 6]
     other.answer(1, 2, word="New.")
@@ -101,7 +101,7 @@ def test_failures_of_lines_that_are_gone_are_no_answers(path: Path) -> None:
     batch.fail(2)
     mended = Batch(path, QUESTIONS[0], {"prompt": "Better?"})
     assert mended.others() == 0
-    assert mended.kept() == Kept(frozenset({1}), 0)
+    assert mended.kept() == Kept(frozenset({1}))
     mended.answer(2)
     assert [(record["line"], "error" in record) for record in mended.records()] == [(1, False), (2, False)]
 
@@ -109,7 +109,7 @@ def test_failures_of_lines_that_are_gone_are_no_answers(path: Path) -> None:
 def test_a_failed_line_is_asked_again_and_its_newest_record_counts(path: Path) -> None:
     batch = Batch(path, *QUESTIONS[:2])
     batch.fail(1, 2)
-    assert batch.kept() == Kept(frozenset(), 0)
+    assert batch.kept() == Kept(frozenset())
     batch.answer(2)
     assert batch.texts() == {1: None, 2: "It."}
 
@@ -118,7 +118,7 @@ def test_a_line_that_is_worded_anew_is_known_by_its_id(path: Path) -> None:
     Batch(path, {"id": "a", "prompt": "What?"}).answer(1, word="Old.")
     anew = Batch(path, {"id": "b", "prompt": "Who?"}, {"id": "a", "prompt": "What is it?"})
     assert anew.others() == 0
-    assert anew.kept() == Kept(frozenset(), 1)
+    assert anew.kept() == Kept(frozenset(), frozenset({2}))
     anew.answer(1)
     assert anew.texts() == {1: "It.", 2: "Old."}  # until there is a newer one
     anew.answer(2, word="New.")
@@ -141,23 +141,42 @@ def test_another_model_or_other_options_are_another_question(path: Path, changed
     Batch(path, *QUESTIONS).answer(1, 2, 3, 4, 5, 6, word="Old.")
     batch = Batch(path, *QUESTIONS, common=replace(COMMON, **changed))
     assert batch.others() == 0
-    assert batch.kept() == Kept(frozenset(), 6)
+    assert batch.kept() == Kept(frozenset(), frozenset(range(1, 7)))
     batch.answer(2, word="New.")  # and then Ctrl-C
     assert batch.texts() == {1: "Old.", 2: "New.", 3: "Old.", 4: "Old.", 5: "Old.", 6: "Old."}
-    assert batch.kept() == Kept(frozenset({2}), 5)
+    assert batch.kept() == Kept(frozenset({2}), frozenset({1, 3, 4, 5, 6}))
 
 
 def test_a_line_that_sets_an_option_itself_does_not_care_about_that_of_all_lines(path: Path) -> None:
     own = {"prompt": "What?", "max_tokens": 3, "system": ""}
     Batch(path, own).answer(1)
     changed = replace(COMMON, sampling=SamplingParams(max_tokens=9), system="Be brief.")
-    assert Batch(path, own, common=changed).kept() == Kept(frozenset({1}), 0)
+    assert Batch(path, own, common=changed).kept() == Kept(frozenset({1}))
+
+
+def test_answers_that_ended_at_their_limit_are_known_as_such(path: Path) -> None:
+    batch = Batch(path, *QUESTIONS[:3])
+    batch.answer(1)
+    batch.answer(3, reason="length")
+    assert batch.kept() == Kept(frozenset({1, 3}), at_limit=frozenset({3}))
+    changed = Batch(path, *QUESTIONS[:3], common=replace(COMMON, system="Be brief."))
+    assert changed.kept() == Kept(frozenset(), frozenset({1, 3}))
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="It needs a folder in which nobody can make a file.")
+def test_a_file_is_refused_where_none_can_be_made_and_nobody_is_waited_for() -> None:
+    """Of a folder that takes no files it said that another run was writing there."""
+    with (
+        pytest.raises(InternVLError, match=r"/proc/answers\.csv cannot be written: "),
+        hold_answers(Path("/proc/answers.csv")),
+    ):
+        pass
 
 
 def test_the_same_question_twice_has_two_answers(path: Path) -> None:
     batch = Batch(path, QUESTIONS[0], QUESTIONS[0])
     batch.answer(1)
-    assert batch.kept() == Kept(frozenset({1}), 0)
+    assert batch.kept() == Kept(frozenset({1}))
     batch.answer(2, word="Again.")
     assert batch.texts() == {1: "It.", 2: "Again."}
 

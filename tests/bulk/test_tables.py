@@ -54,6 +54,14 @@ def test_columns_that_no_answer_has_are_left_out(tmp_path: Path) -> None:
     assert {"thinking", "confidence", "tool_calls", "same_as", "hint"}.isdisjoint(only)
 
 
+def test_the_question_is_a_column_where_rows_were_asked_different_ones(tmp_path: Path) -> None:
+    first, second = rows(tmp_path / "a.csv", record(1, prompt="What?"), record(2, prompt="Who?"))
+    assert (first["prompt"], second["prompt"]) == ("What?", "Who?")
+    assert list(first)[:4] == ["line", "image", "prompt", "answer"]
+    same = rows(tmp_path / "b.csv", record(1, prompt="What?"), record(2, prompt="What?"), {"line": 3, "error": "No."})
+    assert "prompt" not in same[0]
+
+
 @pytest.mark.parametrize("text", ["a\rb", "a\nb", "a\r\nb", "\x0b\x85\u2028", '"', ",", "\ud800"])
 def test_any_answer_stays_one_cell(tmp_path: Path, text: str) -> None:
     (only,) = rows(tmp_path / "a.csv", record(1, text=text))

@@ -326,7 +326,7 @@ def test_an_estimate_counts_pictures_and_each_lines_own_answer(tmp_path: Path) -
 def test_an_estimate_looks_at_lines_from_all_over_the_file() -> None:
     """It knew the first eight lines only, and a file may begin with its smallest pictures."""
     lines = [Line(number, b'{"prompt": "%d"}' % number) for number in range(1, 1001)]
-    work = Work(lambda: iter(lines), DEFAULTS, frozenset({1}), None, 999, None)
+    work = Work(lambda: iter(lines), DEFAULTS, frozenset({1}), None, 999, 0, None)
     seen = [int(each.prompt) for each in work.sample({"layout": "frames", "sampling": DEFAULTS.sampling})]
     assert (seen[0], len(seen)) == (2, 16)
     assert all(50 < later - earlier < 70 for earlier, later in itertools.pairwise(seen))
@@ -411,7 +411,7 @@ def test_a_record_has_its_pictures_its_model_and_sensible_digits() -> None:
     assert (record["line"], record["id"], record["model"]) == (3, 7, "model-Q4_K_M.gguf")
     assert record["images"] == ["a.png", "data:image/png;base64,..."]
     assert record["timings"]["preprocess"] == 0.1235
-    assert "prompt" not in record
+    assert record["prompt"] == "?"
 
 
 def test_a_path_alone_is_answered_with_the_line_that_it_should_be() -> None:

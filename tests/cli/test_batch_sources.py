@@ -118,6 +118,8 @@ def test_a_sample_is_shown_and_not_asked_again(run: Run, tiny: ModelFiles, folde
     for record in first:
         assert f"{record['images'][0]}: {record['text']}".split("\n")[0][:40] in sample.stderr
     assert "These were 2 of 4 lines: at this pace all of them take" in sample.stderr
+    again = run(*command, "--sample", "2").stderr  # which showed nothing, as nothing was asked
+    assert all(f"{record['images'][0]}: " in again for record in first)
     whole = run(*command)
     assert whole.stderr.splitlines()[0] == "2 of 4 lines were answered before."
     assert {record["line"]: record["text"] for record in first}.items() <= {
@@ -162,12 +164,44 @@ def test_what_cannot_be_used_is_told_before_a_model_is_loaded(run: Run, folder: 
         assert_two_lines(run("ask", "demo", *arguments))
     assert (tmp_path / "old.csv").read_text() == "my,work\n"
     sample = ("--sample", "2", "--drop-others", "-o", tmp_path / "x.jsonl")
-    for wrong in (("-o", tmp_path / "a.xlsx"), ("--sample", "0"), ("--sample", "x"), sample):
+    outputs = [("-o", tmp_path / name) for name in ("a.xlsx", "a.txt", "a.json", "answers")]
+    for wrong in (*outputs, ("--sample", "0"), ("--sample", "x"), sample):
         assert run("ask", "demo", "What?", "--batch", folder, *wrong).returncode == 2
+    assert run("ask", "demo", " ", "--batch", folder).returncode == 2
     shell_glob = (folder / "0.png", folder / "1.png")
     done = run("ask", "demo", "What?", "--batch", *shell_glob)
     assert done.returncode == 2
     assert "put the glob in quotes" in " ".join(done.stderr.replace("│", " ").split())
+
+
+def test_answers_without_a_value_are_told_by_later_runs_too(
+    run: Run, tiny: ModelFiles, folder: Path, tmp_path: Path
+) -> None:
+    """A run that went on with such answers ended with exit code 0 and without a word."""
+    (folder / "broken.png").unlink()
+    output = tmp_path / "answers.jsonl"
+    schema = '{"type": "object", "properties": {"colour": {"type": "string"}}, "required": ["colour"]}'
+    command = ("ask", tiny.text, "What is it?", "--batch", folder, "-o", output, "--schema", schema, *SHORT)
+    done = run(*command)
+    assert done.returncode == 1
+    assert "ended at the limit before the form was complete" in done.stderr
+    before = output.read_bytes()
+    again = run(*command)
+    assert again.returncode == 1
+    assert "4 answers of before ended at the limit before the form was complete, without a value" in again.stderr
+    assert output.read_bytes() == before
+    free = run("ask", tiny.text, "What is it?", "--batch", folder, "-o", tmp_path / "free.jsonl", *SHORT)
+    assert free.returncode == 0  # an answer without a form may end at its limit
+    assert "answers of before" not in run(*command[:6], tmp_path / "free.jsonl", *SHORT).stderr
+
+
+def test_an_empty_file_is_an_output(run: Run, tiny: ModelFiles, folder: Path, tmp_path: Path) -> None:
+    (folder / "broken.png").unlink()
+    for name in ("made.csv", "made.jsonl"):
+        (tmp_path / name).touch()
+        done = run("ask", tiny.text, "What is it?", "--batch", folder, "-o", tmp_path / name, *SHORT)
+        assert done.returncode == 0
+        assert (tmp_path / name).stat().st_size
 
 
 def test_answers_to_other_lines_are_dropped_with_a_word(

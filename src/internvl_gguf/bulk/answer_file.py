@@ -29,11 +29,13 @@ class Kept(NamedTuple):
 
     Attributes:
         answered: numbers of the lines whose answers stay.
-        changed: number of lines that were answered with another model, with other options, or worded otherwise.
+        changed: numbers of those that were answered with another model, with other options, or worded otherwise.
+        at_limit: numbers of those of `answered` whose answer ended at its limit of tokens.
     """
 
     answered: frozenset[int]
-    changed: int
+    changed: frozenset[int] = frozenset()
+    at_limit: frozenset[int] = frozenset()
 
 
 class _Entry(NamedTuple):
@@ -45,6 +47,7 @@ class _Entry(NamedTuple):
         hash: as `Common.hash_of` gives it.
         id_key: of its id; None if it has none.
         is_error: whether it has no answer.
+        is_at_limit: whether its answer ended at its limit of tokens.
     """
 
     offset: int
@@ -53,6 +56,7 @@ class _Entry(NamedTuple):
     hash: str
     id_key: str | None
     is_error: bool
+    is_at_limit: bool
 
     @property
     def keys(self) -> list[str]:
@@ -82,7 +86,7 @@ class AnswerFile:
         self._output = output
         self._is_table = output.suffix.lower() in TABLE_SUFFIXES
         self._path = records_path(output)
-        if self._is_table and output.exists() and not self._path.exists():
+        if self._is_table and output.exists() and output.stat().st_size and not self._path.exists():
             raise InvalidRequestError(
                 f"{output} holds something else than answers: {self._path.name} with their records is not beside it.",
                 "Name another file.",
@@ -105,8 +109,9 @@ class AnswerFile:
         """
         found = self._arranged(lines, hash_of)
         self._chosen = {number: entry for number, (entry, is_same) in found.items() if is_same}
-        changed = sum(not is_same and not entry.is_error for entry, is_same in found.values())
-        return Kept(frozenset(self._chosen), changed)
+        changed = {number for number, (entry, is_same) in found.items() if not is_same and not entry.is_error}
+        at_limit = {number for number, entry in self._chosen.items() if entry.is_at_limit}
+        return Kept(frozenset(self._chosen), frozenset(changed), frozenset(at_limit))
 
     @property
     def size(self) -> int:
@@ -277,6 +282,7 @@ def hold_answers(path: Path) -> Iterator[AnswerFile]:
     beside = path.with_name(f".{path.name}.lock")
     lock = FileLock(beside)
     try:
+        beside.touch()  # where it cannot be made, filelock waits for one who holds it
         with contextlib.suppress(NotImplementedError):  # a file system without locks
             lock.acquire(timeout=0)
             while not beside.exists():  # its holder removed it at the same moment
@@ -337,7 +343,8 @@ def _entry(record: Any, offset: int, size: int) -> _Entry:
     if not isinstance(number, int) or not isinstance(digest, str):
         raise ValueError("a record of something else")
     id_key = _id_key(record["id"]) if "id" in record else None
-    return _Entry(offset, size, number, digest, id_key, "error" in record)
+    is_at_limit = record.get("finish_reason") == "length"
+    return _Entry(offset, size, number, digest, id_key, "error" in record, is_at_limit)
 
 
 def _unwritable(path: Path, error: OSError, hint: str = _NO_FOLDER) -> InvalidRequestError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -9,17 +10,17 @@ from typing import Any, Final
 from internvl_gguf.bulk.clip_fields import CLIP_FIELDS
 from internvl_gguf.bulk.common import KNOWN_FIELDS, Common
 from internvl_gguf.bulk.lines import Line
-from internvl_gguf.errors import InternVLError
+from internvl_gguf.errors import InternVLError, InvalidRequestError
 from internvl_gguf.types import Reply
 
-_OF_LINE: Final = ("line", "id", "images", "columns", "usage", "timings", "same_as", "hash")
+_OF_LINE: Final = ("line", "id", "images", "prompt", "columns", "usage", "timings", "same_as", "hash")
 """Fields of a record that are of its line, not of the answer."""
 
 
 def record_of(
     line: Line, outcome: Reply | InternVLError, common: Common, words: Callable[[str], str] = str
 ) -> dict[str, Any]:
-    """Return the record of a line: what it is known by, its pictures as given, the model, and its answer or error.
+    """Return the record of a line: what it is known by, pictures and question, the model, and its answer or error.
 
     Args:
         line: the line.
@@ -32,8 +33,7 @@ def record_of(
     for name in ("images", *CLIP_FIELDS):
         if name in given:
             known[name] = _without_data(given[name])
-    if columns := _columns(given, common):
-        known["columns"] = columns
+    known |= _asked(line, common)
     answer: dict[str, Any] = outcome.to_dict()
     if isinstance(outcome, InternVLError):
         answer = {name: words(said) for name, said in answer.items()}
@@ -44,6 +44,16 @@ def record_of(
         **answer,
         "hash": common.hash_of(line),
     }
+
+
+def _asked(line: Line, common: Common) -> dict[str, Any]:
+    """Return the question of a line as it was asked, with its places filled, and its columns, as far as it has them."""
+    asked: dict[str, Any] = {}
+    with contextlib.suppress(InvalidRequestError):  # a line that cannot be asked
+        asked["prompt"] = common.as_written(line).prompt
+    if columns := _columns(line.known_fields, common):
+        asked["columns"] = columns
+    return asked
 
 
 def _columns(given: Mapping[str, Any], common: Common) -> dict[str, Any]:
@@ -64,7 +74,7 @@ def copied(record: Mapping[str, Any], line: Line, common: Common) -> dict[str, A
     given = line.known_fields
     own = {"line": line.number, **({"id": given["id"]} if "id" in given else {})}
     own |= {name: _without_data(given[name]) for name in ("images",) if name in given}
-    own |= {"columns": columns} if (columns := _columns(given, common)) else {}
+    own |= _asked(line, common)
     usage, of_answer = record["usage"], {name: record[name] for name in record if name not in _OF_LINE}
     known = {"cached_tokens": usage["prompt_tokens"], "tiles_encoded": 0, "tiles_cached": usage["tiles"]}
     timings = dict.fromkeys(record["timings"], 0.0)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 TABLE_SUFFIXES: Final = (".csv", ".parquet")
-_FIRST: Final = ("line", "id", "image")
+_FIRST: Final = ("line", "id", "image", "prompt")
 _LAST: Final = (
     "answer", "parsed", "boxes", "confidence", "finish_reason", "thinking", "tool_calls", "prompt_tokens",
     "completion_tokens", "tiles", "seconds", "same_as", "model", "error", "hint",
@@ -31,7 +31,8 @@ Records = Callable[[], Iterator[Mapping[str, Any]]]
 class _Columns:
     """The columns of a table: those of the input, those of the answer, and the fields of the parsed values.
 
-    A column of the input that is called as one of the answer gets `input_` before its name, a field `parsed_`.
+    A column of the input that is called as one of the answer gets `input_` before its name, a field `parsed_`. The
+    question is a column where not all rows were asked the same.
 
     Args:
         records: gives the records from the beginning.
@@ -41,11 +42,16 @@ class _Columns:
         given: dict[str, None] = {}
         fields: dict[str, None] = {}
         used: set[str] = set(_ALWAYS)
+        prompts: set[str] = set()
         for record in records():
             given |= dict.fromkeys(record.get("columns") or {})
             parsed = record.get("parsed")
             fields |= dict.fromkeys(map(str, parsed) if isinstance(parsed, Mapping) else ())
             used |= {name for name, value in _of_answer(record).items() if value not in (None, "", [], {})}
+            if len(prompts) < 2 and "prompt" in record:
+                prompts.add(record["prompt"])
+        if len(prompts) < 2:
+            used.discard("prompt")
         taken = {*_FIRST, *_LAST}
         self._given = {name: f"input_{name}" if name in taken else name for name in given}
         taken |= set(self._given.values())
@@ -113,6 +119,7 @@ def _of_answer(record: Mapping[str, Any]) -> Row:
         "line": record["line"],
         "id": record.get("id"),
         "image": _one(images),
+        "prompt": record.get("prompt"),
         "answer": record.get("text"),
         "parsed": None if isinstance(parsed, Mapping) else parsed,
         "boxes": record.get("boxes"),

@@ -118,6 +118,8 @@ def run_batch(job: BatchJob) -> None:
         try:
             if work.count:
                 _answer(job, files, work, tally)
+            elif work.chosen is not None:
+                _show_sample(work, {}, tally)
         except KeyboardInterrupt:
             if answers:
                 done, count = len(work.answered) + tally.answered, len(work.answered) + work.count
@@ -127,7 +129,7 @@ def run_batch(job: BatchJob) -> None:
         say(f"{counted(dropped, 'answer')} to lines that are not in the input: dropped.")
     for told in tally.summary():
         say(told)
-    if tally.failed or tally.cut_off:
+    if tally.failed or tally.cut_off or work.cut_off:
         raise typer.Exit(FAILED)
 
 
@@ -176,7 +178,7 @@ def _refuse_others(job: BatchJob, count: int) -> None:
 
 def _work(job: BatchJob, lines: Callable[[], Iterator[Line]], common: Common, answers: AnswerFile | None) -> Work:
     """Find out which lines are to be answered, and say so where some are answered."""
-    kept = answers.kept(lines, common.hash_of) if answers else Kept(frozenset(), 0)
+    kept = answers.kept(lines, common.hash_of) if answers else Kept(frozenset())
     numbers = [line.number for line in lines()]
     count = len(numbers)
     chosen = None
@@ -185,14 +187,26 @@ def _work(job: BatchJob, lines: Callable[[], Iterator[Line]], common: Common, an
     if kept.answered:
         were = "was" if count == 1 else "were"
         say(f"{len(kept.answered):,} of {counted(count, 'line')} {were} answered before.")
-    if kept.changed:
-        were, are = ("was", "is") if kept.changed == 1 else ("were", "are")
+    asked = frozenset(numbers) if chosen is None else chosen
+    if changed := len(asked & kept.changed):
+        were, are = ("was", "is") if changed == 1 else ("were", "are")
         say(
-            f"{counted(kept.changed, 'line')} {were} answered with another model, other options or other words, "
+            f"{counted(changed, 'line')} {were} answered with another model, other options or other words, "
             f"and {are} asked again."
         )
-    asked = frozenset(numbers) if chosen is None else chosen
-    return Work(lines, common, kept.answered, chosen, len(asked - kept.answered), answers)
+    if cut_off := _cut_off(lines, common, asked & kept.at_limit):
+        say(
+            f"{counted(cut_off, 'answer')} of before ended at the limit before the form was complete, without a value: "
+            "another --max-tokens asks again."
+        )
+    return Work(lines, common, kept.answered, chosen, len(asked - kept.answered), cut_off, answers)
+
+
+def _cut_off(lines: Callable[[], Iterator[Line]], common: Common, at_limit: frozenset[int]) -> int:
+    """Return how many of the lines whose answers ended at their limit had a form to complete."""
+    if not at_limit:
+        return 0
+    return sum(common.is_bound(common.as_written(line)) for line in lines() if line.number in at_limit)
 
 
 def _answer(job: BatchJob, files: ModelFiles, work: Work, tally: Tally) -> None:
@@ -222,7 +236,7 @@ def _answer(job: BatchJob, files: ModelFiles, work: Work, tally: Tally) -> None:
         else:
             _answer_on_cluster(job, answering, records, progress, tally)
     if work.chosen is not None:
-        _show_sample(work, records, tally)
+        _show_sample(work, records.shown, tally)
 
 
 def _answer_on_cluster(
@@ -239,10 +253,10 @@ def _answer_on_cluster(
         on_ray.answer_lines(answering, records.lines(), records.answered, workers if isinstance(workers, int) else None)
 
 
-def _show_sample(work: Work, records: Records, tally: Tally) -> None:
+def _show_sample(work: Work, records: Mapping[int, dict[str, Any]], tally: Tally) -> None:
     """Show the answers of a sample, if they are not on stdout, and how long all lines will take at its pace."""
     if work.answers or work.is_shown:
-        for shown in records.sample():
+        for shown in work.looked_at(records):
             say(shown)
     count = sum(1 for _ in work.lines())
     if told := tally.all_of(count):

@@ -16,7 +16,7 @@ from internvl_gguf.cli.parameters import Group, expand, parameter
 from internvl_gguf.cli.run import option_errors
 
 _BATCH: Final = "Many questions"
-_SUFFIXES: Final = ("", ".jsonl", ".ndjson", ".json", ".txt", *TABLE_SUFFIXES)
+_SUFFIXES: Final = (".jsonl", ".ndjson", *TABLE_SUFFIXES)
 
 BATCH_PARALLEL: Final = 4
 """Questions of a batch answered at once where nothing else is said: most of what batching gains, a quarter the memory
@@ -158,9 +158,10 @@ class BatchOptions:
                     raise typer.BadParameter("goes with --batch only", param_hint=f"--{name.replace('_', '-')}")
         elif self.sample is not None and self.sample < 1:
             raise typer.BadParameter(f"{self.sample} is no number of lines; give 1 or more", param_hint="--sample")
-        elif self.output is not None and self.output.suffix.lower() not in _SUFFIXES:
+        elif self.output is not None and self.output.suffix.lower() not in _SUFFIXES and not self.output.is_dir():
             raise typer.BadParameter(
-                f"answers are written as .jsonl, .csv or .parquet, not as {self.output.suffix}", param_hint="--output"
+                f"answers are written as .jsonl, .csv or .parquet; {self.output} ends in none of these",
+                param_hint="--output",
             )
         elif self.drop_others and self.output is None:
             raise typer.BadParameter("goes with --output only", param_hint="--drop-others")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -34,6 +34,7 @@ class Work:
         answered: numbers of those that an earlier run answered.
         chosen: numbers of those that this run is about; None for all.
         count: how many of them are to be answered.
+        cut_off: how many of them an earlier run answered up to a limit, before the form of the answer was complete.
         answers: gets the answers; None for stdout.
     """
 
@@ -42,6 +43,7 @@ class Work:
     answered: frozenset[int]
     chosen: frozenset[int] | None
     count: int
+    cut_off: int
     answers: AnswerFile | None
 
     def pending(self) -> Iterator[Line]:
@@ -52,6 +54,24 @@ class Work:
     def is_shown(self) -> bool:
         """Whether this run is a sample that is looked at on a terminal, and kept nowhere."""
         return self.chosen is not None and self.answers is None and is_terminal()
+
+    def looked_at(self, records: Mapping[int, dict[str, Any]]) -> Iterator[str]:
+        """Yield a line for the user for each answer of this run's sample, those of earlier runs included.
+
+        Args:
+            records: those of this run, by the numbers of their lines.
+        """
+        for line in self.lines():
+            if not self.has(line):
+                continue
+            if self.answers is not None and line.number in self.answered:
+                record = self.answers.record_at(self.answers.offset(line.number))
+            elif line.number in records:
+                record = records[line.number]
+            else:
+                continue
+            images = record.get("images") or [f"line {line.number:,}"]
+            yield f"{images if isinstance(images, str) else images[0]}: {record.get('text', record.get('error'))}"
 
     def has(self, line: Line) -> bool:
         """Return whether this run is about a line."""
@@ -76,6 +96,9 @@ class Records:
         progress: is told of each.
         tally: counts them.
         in_order: whether records on stdout wait for those of earlier lines. A file is put in order in the end.
+
+    Attributes:
+        shown: the records of a sample, by the numbers of their lines; empty where all lines are asked.
     """
 
     def __init__(
@@ -97,7 +120,7 @@ class Records:
         self._keys: dict[int, bytes] = {}  # of lines that are asked, by place
         self._waiting: dict[bytes, list[PlacedLine]] = {}
         self._left: deque[PlacedLine] = deque()
-        self._shown: dict[int, dict[str, Any]] = {}
+        self.shown: dict[int, dict[str, Any]] = {}
 
     def lines(self) -> Feed[PlacedLine]:
         """Return the lines that are to be asked: of equal ones the first, and the others where that one fails."""
@@ -121,21 +144,6 @@ class Records:
     def close(self) -> None:
         """Write the records that are left."""
         self._writer.close()
-
-    def sample(self) -> Iterator[str]:
-        """Yield a line for the user for each answer of this run's sample, those of earlier runs included."""
-        answers = self._work.answers
-        for line in self._work.lines():
-            if not self._work.has(line):
-                continue
-            if answers is not None and line.number in self._work.answered:
-                record = answers.record_at(answers.offset(line.number))
-            elif line.number in self._shown:
-                record = self._shown[line.number]
-            else:
-                continue
-            images = record.get("images") or [f"line {line.number:,}"]
-            yield f"{images if isinstance(images, str) else images[0]}: {record.get('text', record.get('error'))}"
 
     def _find_earlier_answers(self) -> None:
         """Find the answers of earlier runs whose questions this run may ask once more."""
@@ -176,7 +184,7 @@ class Records:
     def _write(self, place: int, line: Line, record: dict[str, Any]) -> None:
         self._writer.put(place, record)
         if self._work.chosen is not None:
-            self._shown[line.number] = record
+            self.shown[line.number] = record
 
 
 class _KnownAnswers:
