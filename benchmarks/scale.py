@@ -104,7 +104,7 @@ def day_table(measured: dict[str, Any], gpu: Range) -> list[str]:
     """Pictures a day by machine, and dollars for a million."""
     machines = (
         of_cpu(measured, "demo", "demo model"),
-        of_cpu(measured, "1B", "the 1B's shape"),
+        of_cpu(measured, "1B", "a stand-in for InternVL3-1B"),
         Machine(f"1 consumer GPU; 8B {QUANT}, {TILES} tiles, {ANSWER_TOKENS} tokens (estimated)", 1, gpu, 0.50),
         Machine("8 of them in one machine", 8, gpu, 4.0),
         Machine("100 machines with one each", 100, gpu, 50.0),
