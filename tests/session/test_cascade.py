@@ -194,6 +194,19 @@ def test_one_that_fails_is_passed_over(folder: Path) -> None:
     assert [step.reply is None for step in answer.steps] == [False, True, False]
 
 
+def test_the_same_model_under_another_name_is_not_asked_again(pair: tuple[str, str]) -> None:
+    small, large = map(Path, pair)
+    other = small.with_name("other.gguf")
+    other.symlink_to(small)
+    try:
+        with Cascade([small, other, large], threshold=1, on_notice=lambda line: None, **OPENING) as cascade:
+            answer = cascade.ask("What is it?", max_tokens=2)
+    finally:
+        other.unlink()
+    assert answer.steps[1].error == f"{other} is {small} once more: it has the same files."
+    assert answer.answered_by == str(large)
+
+
 def test_what_the_first_cannot_do_is_an_error(cascade: Cascade, folder: Path) -> None:
     with pytest.raises(PictureError, match="no such file"):
         cascade.ask("What?", [folder / "missing.png"])

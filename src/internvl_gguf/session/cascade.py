@@ -11,10 +11,11 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Unpack, cast
 
 from internvl_gguf.config import DEFAULT_THRESHOLD, AskOptions, EngineConfig, EngineOptions
-from internvl_gguf.errors import InsufficientMemoryError, InternVLError, SessionStateError
+from internvl_gguf.errors import InsufficientMemoryError, InternVLError, InvalidRequestError, SessionStateError
 from internvl_gguf.images.load import picture_list
 from internvl_gguf.session.cascade_models import checked_thresholds, display_name, distinct_models
 from internvl_gguf.session.memory_room import fits_beside
@@ -126,6 +127,7 @@ class Cascade(Owned):
         self._find = find or (lambda model: _find(model, mmproj, self._config, self._on_notice))
         self._given = {place: model for place, model in enumerate(self._models) if isinstance(model, Session)}
         self._opened: dict[int, Session] = {}
+        self._found: dict[tuple[Path, Path], str] = {}
         self._failed: dict[int, InternVLError] = {}
         self._running: Session | None = None
         self._is_aborted = self._is_closed = False
@@ -284,6 +286,7 @@ class Cascade(Owned):
 
     def _open(self, name: str) -> Session:
         files = self._find(name)
+        self._refuse_twice(name, files)
         loaded = [session.runtime for session in (*self._given.values(), *self._opened.values())]
         alive = [runtime.configuration for runtime in loaded if runtime.is_alive]
         if self._opened and not fits_beside(files, self._config, alive[0].budget, alive):
@@ -296,6 +299,18 @@ class Cascade(Owned):
             self._free()
             return self._load(files)
 
+    def _refuse_twice(self, name: str, files: ModelFiles) -> None:
+        """Refuse a model that is asked already under another name: its answer would be the same.
+
+        Raises:
+            InvalidRequestError: it is.
+        """
+        for place, session in self._given.items():
+            self._found.setdefault(_resolved(session.runtime.files), self._names[place])
+        known = self._found.setdefault(_resolved(files), name)
+        if known != name:
+            raise InvalidRequestError(f"{name} is {known} once more: it has the same files.", "Name a bigger model.")
+
     def _load(self, files: ModelFiles) -> Session:
         return Session.open(files.text, files.mmproj, on_notice=self._on_notice, **self._opening)
 
@@ -306,6 +321,10 @@ class Cascade(Owned):
     def _tell(self, notices: list[str], line: str) -> None:
         notices.append(line)
         self._on_notice(line)
+
+
+def _resolved(files: ModelFiles) -> tuple[Path, Path]:
+    return files.text.resolve(), files.mmproj.resolve()
 
 
 class _Question:
