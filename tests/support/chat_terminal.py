@@ -15,7 +15,7 @@ import pyte
 ENTER, ESCAPE, TAB, CTRL_C, CTRL_D, CTRL_U, UP = "\r", "\x1b", "\t", "\x03", "\x04", "\x15", "\x1b[A"
 ALT_ENTER = ESCAPE + ENTER
 PROMPT = r"^(\[\d+ pictures?\] )?>\Z"
-_PATIENCE = 30.0  # seconds; a test waits as long as it must and no longer
+_PATIENCE = 120.0  # seconds; a test waits as long as it must and no longer
 _PASTED = "\x1b[200~{}\x1b[201~"
 
 
