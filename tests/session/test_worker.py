@@ -26,7 +26,7 @@ from tests.support.pictures import noise
 from tests.support.sessions import worker_pid
 
 SHORT = SamplingParams(max_tokens=12)
-PATIENCE = 60  # seconds, for what is waited for; nothing takes as long
+PATIENCE = 120  # seconds, for what is waited for; nothing takes as long
 
 
 @pytest.fixture
