@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from internvl_gguf.bulk.common import Common
 from internvl_gguf.bulk.lines import Line
-from internvl_gguf.errors import InternVLError, InvalidRequestError
+from internvl_gguf.errors import InternVLError, InvalidRequestError, PictureError
 from internvl_gguf.session.feed import Absent, Feed, feed_of
 from internvl_gguf.types import Question, Reply, plain
 
@@ -146,6 +146,8 @@ class Answerer:
             is_bound = self._common.is_bound(question)
             if isinstance(outcome, Reply):
                 outcome = replace(outcome, parsed=plain(outcome.parsed))  # what records have, and pickles can
+            elif isinstance(outcome, PictureError) and outcome.is_missing and question.line.if_missing:
+                outcome = type(outcome)(outcome.message, question.line.if_missing, is_missing=True)
             on_answered(Answered(question.place, question.line, outcome, is_bound))
 
 
