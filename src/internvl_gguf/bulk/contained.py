@@ -20,6 +20,7 @@ from internvl_gguf.bulk.contained_paths import PARQUET_SUFFIXES, ZIP_SUFFIXES, s
 from internvl_gguf.errors import InvalidRequestError, PictureError
 from internvl_gguf.images.sources import MAX_FILE_BYTES
 from internvl_gguf.utils.safe_text import error_line
+from internvl_gguf.video.animated import is_animation
 
 _DAMAGE: Final = (OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, tarfile.TarError, zlib.error)
 _OPEN_FILES: Final = 8
@@ -41,15 +42,19 @@ class Container(Protocol):
 
 
 class ContainedPicture(io.RawIOBase):
-    """A picture within a container, as an open file that is read whole each time; nothing is kept of it.
+    """A picture within a container, as an open file that is read whole each time; no byte of it is kept.
 
     Args:
         path: the path of the container, with the member behind it; its name in messages, too.
+
+    Attributes:
+        is_animation: whether it is the first frame of an animation, known once it has been read.
     """
 
     def __init__(self, path: str) -> None:
         super().__init__()
         self.name = path
+        self.is_animation = False
 
     def read(self, size: int = -1) -> bytes:
         """Return all its bytes.
@@ -60,7 +65,9 @@ class ContainedPicture(io.RawIOBase):
         Raises:
             PictureError: it cannot be read, or has more than `MAX_FILE_BYTES`.
         """
-        return contained_bytes(self.name)
+        data = contained_bytes(self.name)
+        self.is_animation = is_animation(data)
+        return data
 
 
 def contained_bytes(path: str) -> bytes:
