@@ -164,6 +164,20 @@ def test_animations_are_said_to_be_ones(run: Run, tiny: ModelFiles, folder: Path
     assert [len(record["notices"]) for record in records(done.stdout)] == [1, 0]
 
 
+def test_a_source_that_is_forgotten_is_asked_for(run: Run, tmp_path: Path) -> None:
+    """The library takes the next option for it, and then that one's value for a word of the question."""
+    for wrong, name, taken in (
+        (("--batch", "-o", tmp_path / "a.csv"), "--batch", "-o"),
+        (("--batch", f"--output={tmp_path}/a.csv"), "--batch", "--output="),
+        (("--batch", tmp_path, "-o", "--sample", "3"), "--output", "--sample"),
+        (("-i", "--json"), "--image", "--json"),
+    ):
+        done = run("ask", "demo", "What?", *wrong)
+        told = " ".join(done.stderr.replace("│", " ").split())
+        assert done.returncode == 2
+        assert f"Invalid value for {name}: its value is missing: behind it comes {taken}" in told
+
+
 def test_what_cannot_be_used_is_told_before_a_model_is_loaded(run: Run, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "rows.csv").write_text("image,label\na.png,x\n")
