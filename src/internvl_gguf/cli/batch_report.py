@@ -268,15 +268,17 @@ class Tally:
             lines.append(f"{counted(self._animated, 'picture')} {are} animated, and the first {were} shown{where}.")
         if self.cut_off:
             where = f"; `{_listing(self._output, _LENGTH)}` lists what was cut" if self._output else ""
+            these = "this line" if self.cut_off == 1 else "these lines"
             lines.append(
                 f"{self.cut_off:,} of {counted(self.answered, 'answer')} ended at the limit before the form was "
-                f"complete, without a value{where}. Give more max_tokens to these lines, or --max-tokens to all. "
+                f"complete, without a value{where}. Give more max_tokens to {these}, or --max-tokens to all. "
                 f"The first is line {self._first_cut_off:,}."
             )
         if self._first_failure:
             number, error = self._first_failure
             kinds = ", ".join(f"{count:,} {kind[count > 1]}" for kind, count in self._kinds.most_common())
-            where = f"`{_listing(self._output, _ERROR)}` lists them" if self._output else "the output says why"
+            them = "it" if self.failed == 1 else "them"
+            where = f"`{_listing(self._output, _ERROR)}` lists {them}" if self._output else "the output says why"
             lines.append(
                 f"{self.failed:,} of {counted(self.answered + self.failed, 'line')} failed ({kinds}); {where}. "
                 f"The first is line {number:,}{_reason(error)}"
