@@ -202,9 +202,11 @@ def open_parquet(path: str) -> pq.ParquetFile:
 
 
 def _fields_of(kind: pa.DataType) -> list[str]:
+    """Return the names of the single values of objects; none of another type."""
     import pyarrow as pa
 
-    return [kind.field(index).name for index in range(kind.num_fields)] if pa.types.is_struct(kind) else []
+    fields = map(kind.field, range(kind.num_fields)) if pa.types.is_struct(kind) else ()
+    return [each.name for each in fields if not pa.types.is_nested(each.type)]
 
 
 def _chunks(file: pq.ParquetFile, column: str, field: str) -> Iterator[pq.ColumnChunkMetaData]:
