@@ -15,7 +15,8 @@ from PIL import Image
 
 from internvl_gguf import InvalidRequestError, PictureError
 from internvl_gguf.bulk.common import Common
-from internvl_gguf.bulk.contained import ContainedPicture, contained_bytes, contained_size, split_contained
+from internvl_gguf.bulk.contained import ContainedPicture, contained_bytes, contained_size
+from internvl_gguf.bulk.contained_paths import split_contained
 from internvl_gguf.bulk.sources import open_source
 from internvl_gguf.images.load import load_image
 
@@ -56,7 +57,10 @@ def folder(tmp_path: Path) -> Path:
 def test_a_folder_is_its_pictures_and_says_what_it_leaves_out(folder: Path) -> None:
     assert fields(folder) == [{"images": [str(folder / name)]} for name in ("a.png", "b.PNG", "cats/c.png")]
     with open_source(folder) as source:
-        assert source.notices == (f"1 file in {folder} that are no pictures: left out.",)
+        assert source.notices == (f"1 file in {folder} that is no picture: left out.",)
+    (folder / "more.txt").write_text("x")
+    with open_source(folder) as source:
+        assert source.notices == (f"2 files in {folder} that are no pictures: left out.",)
 
 
 def test_a_glob_is_what_it_names(folder: Path) -> None:
@@ -120,6 +124,61 @@ def test_a_table_that_cannot_be_used_says_why(tmp_path: Path, content: bytes, co
     (tmp_path / "rows.csv").write_bytes(content)
     with pytest.raises(InvalidRequestError, match=message):
         fields(tmp_path / "rows.csv", column)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "header"),
+    [
+        ("rows.csv", "photos/0001.png,red\nphotos/0002.png,blue\n", "image,label"),
+        ("rows.csv", "red;photos/0001.JPG;3\n", "label;image;label2"),
+        ("rows.tsv", "photos/0001.webp\tred\nphotos/0002.png\tblue\n", "image and label with tabs between."),
+        ("rows.csv", "film.mp4\nother.mp4\n", "image"),
+        ("rows.csv", "a.png,a.png\nb.png,b.png\n", "image,image2"),
+        ("rows.csv", "shown here/1,red\n", "image,label"),  # a file without an ending
+        ("rows.csv", '"data:image/png;base64,AAAA",red\n', "image,label"),
+    ],
+)
+def test_a_table_that_begins_with_data_is_asked_for_its_header(
+    tmp_path: Path, name: str, content: str, header: str
+) -> None:
+    """It said `--image-column photos/0001.png`, which lost the first picture."""
+    (tmp_path / "shown here").mkdir()
+    (tmp_path / "shown here/1").write_bytes(png())
+    (tmp_path / name).write_text(content)
+    for column in (None, "image", content.replace("\t", ",").partition(",")[0]):
+        with pytest.raises(InvalidRequestError, match="begins with a row of data") as refused:
+            fields(tmp_path / name, column)
+        assert refused.value.hint == f"Add a header, for example {header}"
+
+
+@pytest.mark.parametrize(
+    ("content", "column"),
+    [
+        ("image,logo.png\na.png,x\n", None),
+        ("Bild,logo.png\na.png,x\n", "Bild"),
+        ("prompt,answer\nWhat is in a.png,1\nnone/such,2\n", None),
+    ],
+)
+def test_names_of_columns_are_not_taken_for_data(tmp_path: Path, content: str, column: str | None) -> None:
+    (tmp_path / "rows.csv").write_text(content)
+    assert fields(tmp_path / "rows.csv", column)
+
+
+def test_relative_paths_start_where_the_first_one_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    for folder in (here, there):
+        folder.mkdir()
+    monkeypatch.chdir(here)
+    packed = archive(there / "p.zip", {"1.png": png()})
+    table, uri = there / "rows.csv", "data:image/png;base64," + "A" * 5000
+    rows = ["p.zip/1.png", "b.png", "/c.png", "~/d.png", "file:///e.png", f'"{uri}"']
+    table.write_text("\n".join(("image", *rows)))
+    placed = [f"{packed}/1.png", str(there / "b.png"), "/c.png", "~/d.png", "file:///e.png", uri]
+    assert [line["images"][0] for line in fields(table)] == placed
+    table.write_text("\n".join(("image", f'"{uri}"', *rows)))  # no file: the others start at the current folder
+    assert fields(table)[1]["images"] == ["p.zip/1.png"]
+    with open_source(table) as source:
+        assert "at the table's where only that has the first one" in next(source.lines()).if_missing
 
 
 def archive(path: Path, members: dict[str, bytes]) -> Path:

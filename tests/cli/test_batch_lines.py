@@ -384,12 +384,23 @@ def test_answers_without_a_value_are_told_apart(tmp_path: Path) -> None:
     )
 
 
-def test_one_line_is_no_lines() -> None:
+def test_one_line_is_no_lines(tmp_path: Path) -> None:
     """It said "1 of 1 lines failed"."""
+    wrong = InvalidRequestError("The line has no prompt.", "Write one.")
     tally = Tally()
-    tally.add(1, InvalidRequestError("The line has no prompt.", "Write one."))
+    tally.add(1, wrong)
     (line,) = tally.summary()
     assert line.startswith("1 of 1 line failed (1 line that cannot be asked); the output says why.")
+    tally = Tally(tmp_path / "a.jsonl")
+    tally.add(1, wrong)
+    tally.add(2, replace(reply(tiles_encoded=1), finish_reason="length"), is_bound=True)
+    _, cut, failed = tally.summary()
+    assert "Give more max_tokens to this line, or" in cut
+    assert "a.jsonl` lists it. " in failed
+    assert (tally.all_of(9) or "").startswith("These were 2 of 9 lines: ")
+    tally = Tally()
+    tally.add(1, reply(tiles_encoded=1))
+    assert (tally.all_of(9) or "").startswith("This was 1 of 9 lines: ")
 
 
 def test_a_rerun_of_known_pictures_tells_no_speed_of_new_ones() -> None:

@@ -20,6 +20,7 @@ from tests.bulk.test_sources import archive
 from tests.cli.test_batch_lines import Run, records, run
 from tests.cli.test_commands import FAST, INTERNVL, assert_two_lines
 from tests.support.pictures import noise
+from tests.video.test_animations import animation
 
 __all__ = ["run"]
 
@@ -144,6 +145,39 @@ def test_pictures_in_an_archive_and_rows_of_a_table_are_asked(
     assert first["columns"] == {"label": "x"}
     assert first["text"]
     assert "no such file" in second["error"]
+    assert second["hint"].startswith("Check the path; a relative one starts at the current folder, or at the table's")
+
+
+def test_animations_are_said_to_be_ones(run: Run, tiny: ModelFiles, folder: Path, tmp_path: Path) -> None:
+    """Their first frames were asked about, and nothing said so."""
+    (folder / "broken.png").unlink()
+    (folder / "moves.gif").write_bytes(animation("GIF"))
+    (folder / "moves.png").write_bytes(animation("PNG"))
+    output = tmp_path / "answers.jsonl"
+    done = run("ask", tiny.text, "What is it?", "--batch", folder, "-o", output, *SHORT)
+    assert "2 pictures are animated, and the first frames were shown; `grep 'is animated, and" in done.stderr
+    found = {Path(record["images"][0]).name: record["notices"] for record in records(output.read_text())}
+    assert [name for name, notices in found.items() if notices] == ["moves.gif", "moves.png"]
+    said = f'{folder}/moves.gif is animated, and its first frame is shown; "video" in a line of JSON shows its frames.'
+    assert found["moves.gif"] == [said]
+    packed = archive(tmp_path / "p.zip", {"1.webp": animation("WebP"), "2.png": (folder / "0.png").read_bytes()})
+    done = run("ask", tiny.text, "What is it?", "--batch", packed, "--workers", "2", *SHORT)
+    assert "1 picture is animated, and the first frame was shown." in done.stderr
+    assert [len(record["notices"]) for record in records(done.stdout)] == [1, 0]
+
+
+def test_a_source_that_is_forgotten_is_asked_for(run: Run, tmp_path: Path) -> None:
+    """The library takes the next option for it, and then that one's value for a word of the question."""
+    for wrong, name, taken in (
+        (("--batch", "-o", tmp_path / "a.csv"), "--batch", "-o"),
+        (("--batch", f"--output={tmp_path}/a.csv"), "--batch", "--output="),
+        (("--batch", tmp_path, "-o", "--sample", "3"), "--output", "--sample"),
+        (("-i", "--json"), "--image", "--json"),
+    ):
+        done = run("ask", "demo", "What?", *wrong)
+        told = " ".join(done.stderr.replace("│", " ").split())
+        assert done.returncode == 2
+        assert f"Invalid value for {name}: its value is missing: behind it comes {taken}" in told
 
 
 def test_what_cannot_be_used_is_told_before_a_model_is_loaded(run: Run, folder: Path, tmp_path: Path) -> None:
@@ -256,7 +290,8 @@ def test_a_full_disk_loses_nothing(tiny: ModelFiles, folder: Path, tmp_path: Pat
     kept = records((tmp_path / "answers.csv.jsonl").read_text())
     assert 0 < len(kept) < 5
     rest = subprocess.run(command, capture_output=True, text=True)
-    assert f"{sum('text' in record for record in kept)} of 5 lines were answered before." in rest.stderr
+    answered = sum("text" in record for record in kept)
+    assert f"{answered} of 5 lines {'was' if answered == 1 else 'were'} answered before." in rest.stderr
     assert len(table(output)) == 5
 
 

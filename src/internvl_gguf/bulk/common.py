@@ -17,7 +17,8 @@ from internvl_gguf.bulk.clip_fields import (
     wishes_of,
     with_clips,
 )
-from internvl_gguf.bulk.contained import ContainedPicture, split_contained
+from internvl_gguf.bulk.contained import ContainedPicture
+from internvl_gguf.bulk.contained_paths import split_contained
 from internvl_gguf.bulk.lines import DIGEST_LENGTH, EXAMPLE, Line, digest_of
 from internvl_gguf.bulk.template import PromptTemplate, values_of_picture
 from internvl_gguf.config import FORMS, FormOptions, PictureOptions, SamplingParams

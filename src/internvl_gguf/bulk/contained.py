@@ -1,8 +1,7 @@
 """Pictures that are no files of their own: members of zip and tar files, and cells of Parquet files.
 
-A line names them by a path that goes on behind the file: `photos.zip/cats/1.jpg`, `shard-000.tar/0001.jpg`, and
-`pictures.parquet/17/image` for the column `image` of row 17, counted from 0. They are read in place, when they are
-asked about.
+A line names them by paths that go on behind the file (`contained_paths`). They are read in place, when they are asked
+about.
 """
 
 from __future__ import annotations
@@ -17,14 +16,12 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import IO, Final, Protocol, TypeVar
 
+from internvl_gguf.bulk.contained_paths import PARQUET_SUFFIXES, ZIP_SUFFIXES, split_contained
 from internvl_gguf.errors import InvalidRequestError, PictureError
 from internvl_gguf.images.sources import MAX_FILE_BYTES
 from internvl_gguf.utils.safe_text import error_line
+from internvl_gguf.video.animated import is_animation
 
-ZIP_SUFFIXES: Final = (".zip",)
-TAR_SUFFIXES: Final = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-PARQUET_SUFFIXES: Final = (".parquet",)
-_SUFFIXES: Final = (*ZIP_SUFFIXES, *TAR_SUFFIXES, *PARQUET_SUFFIXES)
 _DAMAGE: Final = (OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, tarfile.TarError, zlib.error)
 _OPEN_FILES: Final = 8
 """Containers that are kept open: a list of shards is read one after the other."""
@@ -45,15 +42,19 @@ class Container(Protocol):
 
 
 class ContainedPicture(io.RawIOBase):
-    """A picture within a container, as an open file that is read whole each time; nothing is kept of it.
+    """A picture within a container, as an open file that is read whole each time; no byte of it is kept.
 
     Args:
         path: the path of the container, with the member behind it; its name in messages, too.
+
+    Attributes:
+        is_animation: whether it is the first frame of an animation, known once it has been read.
     """
 
     def __init__(self, path: str) -> None:
         super().__init__()
         self.name = path
+        self.is_animation = False
 
     def read(self, size: int = -1) -> bytes:
         """Return all its bytes.
@@ -64,24 +65,9 @@ class ContainedPicture(io.RawIOBase):
         Raises:
             PictureError: it cannot be read, or has more than `MAX_FILE_BYTES`.
         """
-        return contained_bytes(self.name)
-
-
-def split_contained(path: str) -> tuple[str, str] | None:
-    """Return the container's path and the member's name of such a path; None of any other.
-
-    A file of that very path, in a folder that is called as a container is, is no member.
-    """
-    folded = path.lower()
-    if not any(f"{suffix}/" in folded for suffix in _SUFFIXES):
-        return None
-    ends = sorted(
-        at + len(suffix) for suffix in _SUFFIXES for at in range(len(path)) if folded.startswith(f"{suffix}/", at)
-    )
-    for end in ends:
-        if Path(path[:end]).is_file():
-            return path[:end], path[end + 1 :]
-    return None
+        data = contained_bytes(self.name)
+        self.is_animation = is_animation(data)
+        return data
 
 
 def contained_bytes(path: str) -> bytes:
@@ -136,7 +122,7 @@ def open_container(path: str) -> Container:
 def _opened(path: str, identity: tuple[int, int, int]) -> Container:
     folded = path.lower()
     if folded.endswith(PARQUET_SUFFIXES):
-        from internvl_gguf.bulk.sources.parquet import ParquetPictures
+        from internvl_gguf.bulk.sources.parquet_pictures import ParquetPictures
 
         return ParquetPictures(path)
     return ZipMembers(path) if folded.endswith(ZIP_SUFFIXES) else TarMembers(path)

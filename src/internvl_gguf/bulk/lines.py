@@ -29,11 +29,13 @@ class Line:
         number: from 1, blank lines counted.
         data: its bytes, without the end of the line: a JSON object.
         problem: why it asks nothing, found by the source that it comes from; "" where nothing is wrong.
+        if_missing: what to do where a picture of it is missing; "" for what is said of any picture.
     """
 
     number: int
     data: bytes
     problem: str = ""
+    if_missing: str = ""
 
     @property
     def digest(self) -> str:

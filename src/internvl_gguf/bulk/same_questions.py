@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from internvl_gguf.bulk.clip_fields import CLIP_FIELDS
 from internvl_gguf.bulk.common import Common
-from internvl_gguf.bulk.contained import contained_bytes, contained_size, split_contained
+from internvl_gguf.bulk.contained import contained_bytes, contained_size
+from internvl_gguf.bulk.contained_paths import split_contained
 from internvl_gguf.bulk.lines import DIGEST_LENGTH, Line
 from internvl_gguf.errors import InternVLError
 from internvl_gguf.images.load import picture_bytes

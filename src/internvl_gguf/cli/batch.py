@@ -185,7 +185,7 @@ def _work(job: BatchJob, lines: Callable[[], Iterator[Line]], common: Common, an
     if job.many.sample is not None:
         chosen = frozenset(Random(0).sample(numbers, min(job.many.sample, count)))
     if kept.answered:
-        were = "was" if count == 1 else "were"
+        were = "was" if len(kept.answered) == 1 else "were"
         say(f"{len(kept.answered):,} of {counted(count, 'line')} {were} answered before.")
     asked = frozenset(numbers) if chosen is None else chosen
     if changed := len(asked & kept.changed):

@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from internvl_gguf.bulk.animations import SAID, count_animations
 from internvl_gguf.bulk.answer_file import records_path
 from internvl_gguf.bulk.clip_fields import ClipOptionsError
 from internvl_gguf.cli.batch_words import in_fields
@@ -194,7 +195,7 @@ class Tally:
     def __init__(self, output: Path | None = None) -> None:
         self.answered = self.failed = self.cut_off = self.copied = 0
         self._output = output
-        self._pictures = self._frames = self._tiles = self._encoded = 0
+        self._pictures = self._frames = self._tiles = self._encoded = self._animated = 0
         self._kinds: Counter[tuple[str, str]] = Counter()
         self._first_failure: tuple[int, InternVLError] | None = None
         self._first_cut_off = 0
@@ -222,6 +223,7 @@ class Tally:
         if is_bound and outcome.finish_reason == "length":
             self.cut_off += 1
             self._first_cut_off = min(self._first_cut_off or number, number)
+        self._animated += count_animations(outcome.notices)
         self._pictures += outcome.usage.images
         self._frames += sum(len(clip.frames) for clip in outcome.clips)
         self._tiles += outcome.usage.tiles
@@ -246,33 +248,37 @@ class Tally:
         done, seconds = self.answered + self.failed, time.perf_counter() - self._started
         if not self.answered:
             return None
+        these = f"{'This was' if done == 1 else 'These were'} {done:,} of {counted(count, 'line')}"
         if self._tiles and not self._encoded:
             return (
-                f"These were {done:,} of {counted(count, 'line')}, all of whose pictures were known from before: how "
+                f"{these}, all of whose pictures were known from before: how "
                 "long new ones take is not known. Without --sample all are asked."
             )
         each = Range(seconds / done, seconds / done)
-        return (
-            f"These were {done:,} of {counted(count, 'line')}: at this pace all of them take "
-            f"{_between(each.times(count))}. Without --sample they are asked."
-        )
+        return f"{these}: at this pace all of them take {_between(each.times(count))}. Without --sample they are asked."
 
     def summary(self) -> Sequence[str]:
         """Return lines for the user: the speed of the run, answers without a value, and failures by their kinds."""
         lines = [self._speed()] if self.answered > self.copied else []
         if self.copied:
             lines.append(f"{counted(self.copied, 'line')} asked the same about equal pictures: answered once.")
+        if self._animated:
+            are, were = ("is", "frame was") if self._animated == 1 else ("are", "frames were")
+            where = f"; `{_listing(self._output, SAID)}` lists which" if self._output else ""
+            lines.append(f"{counted(self._animated, 'picture')} {are} animated, and the first {were} shown{where}.")
         if self.cut_off:
             where = f"; `{_listing(self._output, _LENGTH)}` lists what was cut" if self._output else ""
+            these = "this line" if self.cut_off == 1 else "these lines"
             lines.append(
                 f"{self.cut_off:,} of {counted(self.answered, 'answer')} ended at the limit before the form was "
-                f"complete, without a value{where}. Give more max_tokens to these lines, or --max-tokens to all. "
+                f"complete, without a value{where}. Give more max_tokens to {these}, or --max-tokens to all. "
                 f"The first is line {self._first_cut_off:,}."
             )
         if self._first_failure:
             number, error = self._first_failure
             kinds = ", ".join(f"{count:,} {kind[count > 1]}" for kind, count in self._kinds.most_common())
-            where = f"`{_listing(self._output, _ERROR)}` lists them" if self._output else "the output says why"
+            them = "it" if self.failed == 1 else "them"
+            where = f"`{_listing(self._output, _ERROR)}` lists {them}" if self._output else "the output says why"
             lines.append(
                 f"{self.failed:,} of {counted(self.answered + self.failed, 'line')} failed ({kinds}); {where}. "
                 f"The first is line {number:,}{_reason(error)}"

@@ -32,14 +32,28 @@ class PlainCommand(TyperCommand):
         """Read the arguments.
 
         Raises:
-            typer.BadParameter: a switch is turned on and off: which of both counts should not hang on their order.
+            typer.BadParameter: a switch is turned on and off: which of both counts should not hang on their order. Or
+                the value of an option is missing, so that the next option was taken for it.
         """
+        self._refuse_names_as_values(ctx, args)
         for each in self.params:
             on, off = (set(args).intersection(names) for names in (each.opts, each.secondary_opts))
             # One of both may be the value of another option: the parser knows how often this one was given.
             if on and off and self.make_parser(ctx).parse_args(list(args))[2].count(each) > 1:
                 raise typer.BadParameter(f"give {min(on)} or {min(off)}, not both", ctx, param_hint=min(on))
         return super().parse_args(ctx, args)
+
+    def _refuse_names_as_values(self, ctx: Any, args: list[str]) -> None:
+        """Refuse values that are names of options: of `--batch -o answers.csv` the parser takes -o for the value."""
+        options = [each for each in self.get_params(ctx) if each.param_type_name == "option"]
+        names = {name for each in options for name in (*each.opts, *each.secondary_opts)}
+        values = {} if ctx.resilient_parsing else self.make_parser(ctx).parse_args(list(args))[0]
+        for each in options:
+            given = values.get(each.name)
+            for value in given if isinstance(given, list | tuple) else [given]:
+                if isinstance(value, str) and " " not in value and value.partition("=")[0] in names:
+                    name = max(each.opts, key=len)
+                    raise typer.BadParameter(f"its value is missing: behind it comes {value}", ctx, param_hint=name)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""

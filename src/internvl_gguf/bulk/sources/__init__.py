@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from internvl_gguf.bulk.contained import PARQUET_SUFFIXES, TAR_SUFFIXES, ZIP_SUFFIXES
+from internvl_gguf.bulk.contained_paths import PARQUET_SUFFIXES, TAR_SUFFIXES, ZIP_SUFFIXES
 from internvl_gguf.bulk.lines import Line, read_lines
-from internvl_gguf.bulk.sources.folder import files_below, files_of_glob, is_shown, pictures_source
+from internvl_gguf.bulk.sources.folder import files_below, files_of_glob, pictures_source
+from internvl_gguf.bulk.sources.picture_paths import is_shown
 from internvl_gguf.bulk.sources.source import IMAGE_COLUMNS, Source
 from internvl_gguf.bulk.sources.table import csv_source
 from internvl_gguf.errors import InvalidRequestError

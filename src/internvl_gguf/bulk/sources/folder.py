@@ -8,14 +8,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from internvl_gguf.bulk.sources.picture_paths import is_shown
 from internvl_gguf.bulk.sources.source import Source, numbered
 from internvl_gguf.errors import InvalidRequestError
-from internvl_gguf.images.suffixes import PICTURE_SUFFIXES, UNREAD_SUFFIXES
 from internvl_gguf.utils.sizes import counted
-from internvl_gguf.video.formats import ENDINGS
 
-_CLIP_SUFFIXES: Final = frozenset(f".{ending}" for ending in ENDINGS.replace("mpe?g", "mpg|mpeg").split("|"))
-_SHOWN: Final = PICTURE_SUFFIXES | UNREAD_SUFFIXES | _CLIP_SUFFIXES
 _OF_MACOS: Final = "__MACOSX"  # what a Mac adds to an archive
 _HIDDEN: Final = (".", _OF_MACOS)
 
@@ -31,11 +28,6 @@ def files_of_glob(pattern: str) -> list[Path]:
     """Return the files that a glob names, sorted; `**` stands for any folders."""
     found = glob.glob(pattern, recursive=True)  # noqa: PTH207  (Path.glob takes no absolute pattern)
     return [path for each in sorted(found) if (path := Path(each)).is_file() and _OF_MACOS not in path.parts]
-
-
-def is_shown(path: Path) -> bool:
-    """Return whether a file is a picture or a clip by its name."""
-    return path.suffix.lower() in _SHOWN
 
 
 def pictures_source(name: str, files: Iterable[Path], *, is_folder: bool) -> Source:
@@ -58,7 +50,8 @@ def pictures_source(name: str, files: Iterable[Path], *, is_folder: bool) -> Sou
             f"{name} {what}{others}.", "Name a folder of pictures, a glob in quotes, or a file of lines or rows."
         )
     left_out = len(found) - len(shown)
-    notices = (f"{counted(left_out, 'file')} in {name} that are no pictures: left out.",) if left_out else ()
+    kind = "is no picture" if left_out == 1 else "are no pictures"
+    notices = (f"{counted(left_out, 'file')} in {name} that {kind}: left out.",) if left_out else ()
     paths = [str(path) for path in shown]
 
     def rows() -> Iterator[dict[str, Any]]:

@@ -47,11 +47,17 @@ class Unusable:
     fields: Mapping[str, Any] = field(default_factory=dict)
 
 
-def numbered(items: Iterable[Mapping[str, Any] | Unusable]) -> Iterator[Line]:
-    """Return lines of their fields, or of what is wrong with them, numbered from 1."""
+def numbered(items: Iterable[Mapping[str, Any] | Unusable], if_missing: str = "") -> Iterator[Line]:
+    """Return lines of their fields, or of what is wrong with them, numbered from 1.
+
+    Args:
+        items: the fields, or what is wrong.
+        if_missing: see `Line`.
+    """
     for number, item in enumerate(items, 1):
         fields, problem = (item.fields, item.problem) if isinstance(item, Unusable) else (item, "")
-        yield Line(number, json.dumps(fields, ensure_ascii=False).encode("utf-8", "backslashreplace"), problem)
+        data = json.dumps(fields, ensure_ascii=False).encode("utf-8", "backslashreplace")
+        yield Line(number, data, problem, if_missing)
 
 
 def chosen_column(path: str, header: Sequence[str], wanted: str | None) -> str | None:
@@ -87,14 +93,13 @@ def text_alone(name: str) -> str:
     return f"{name} has no column of pictures: its questions are asked without any."
 
 
-def fields_of_row(row: Mapping[str, Any], picture: str | None) -> dict[str, Any]:
+def fields_of_row(row: Mapping[str, Any], pictures: Sequence[str]) -> dict[str, Any]:
     """Return the fields of a line for the row of a table.
 
     Args:
         row: its cells by their columns, without that of the pictures.
-        picture: the path of its picture; None where the table has none.
+        pictures: paths of its pictures; none where the table has none.
     """
     asked = {name: row[name] for name in ASKED_COLUMNS if row.get(name) not in (None, "")}
     others = {name: value for name, value in row.items() if name not in ASKED_COLUMNS}
-    pictures = {} if picture is None else {"images": [picture]}
-    return {**asked, **pictures, **({"columns": others} if others else {})}
+    return {**asked, **({"images": list(pictures)} if pictures else {}), **({"columns": others} if others else {})}

@@ -6,9 +6,10 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, Final
 
+from internvl_gguf.bulk.sources.picture_paths import IF_MISSING, first_folder, names_picture, starting_at
 from internvl_gguf.bulk.sources.source import (
     Source,
     Unusable,
@@ -19,7 +20,6 @@ from internvl_gguf.bulk.sources.source import (
     text_alone,
 )
 from internvl_gguf.errors import InvalidRequestError
-from internvl_gguf.images.suffixes import PICTURE_SUFFIXES
 from internvl_gguf.utils.sizes import counted
 from internvl_gguf.utils.text_data import decode_text
 
@@ -71,10 +71,10 @@ def csv_source(name: str, files: Sequence[str], image_column: str | None) -> Sou
         image_column: the column of the pictures; None for the first of `IMAGE_COLUMNS` that is there.
 
     Raises:
-        InvalidRequestError: a table that cannot be read, or has no such column.
+        InvalidRequestError: a table that cannot be read, has no names of columns, or no such column.
     """
     csv.field_size_limit(_LONGEST_CELL)
-    tables = [_read(file) for file in files]
+    tables = [_read(file, image_column) for file in files]
     for table in tables:
         if table.header != tables[0].header:
             raise InvalidRequestError(
@@ -92,10 +92,11 @@ def csv_source(name: str, files: Sequence[str], image_column: str | None) -> Sou
             yield from (_fields(row, header, column, folder) for row in table.rows())
 
     notices = () if column is not None else (text_alone(name),)
-    return Source(name, lambda: numbered(rows()), header, notices)
+    columns = tuple(each for each in header if each != column)
+    return Source(name, lambda: numbered(rows(), IF_MISSING), columns, notices)
 
 
-def _read(path: str) -> _Table:
+def _read(path: str, image_column: str | None) -> _Table:
     try:
         text = decode_text(Path(path).read_bytes(), path)
     except OSError as error:
@@ -109,10 +110,47 @@ def _read(path: str) -> _Table:
     names = tuple(map(str.strip, header))
     if not any(names):
         raise InvalidRequestError(f"{path} has no first row with the names of its columns.", "Add one.")
+    _refuse_missing_header(path, names, delimiter, image_column)
     twice = next((each for each in names if names.count(each) > 1), None)
     if twice is not None:
         raise InvalidRequestError(f"{path} has two columns {twice!r}.", "Give each column a name of its own.")
     return _Table(path, text, delimiter, names)
+
+
+def _refuse_missing_header(path: str, names: Sequence[str], delimiter: str, image_column: str | None) -> None:
+    """Refuse a table whose first row is a row of data: taken for names of columns it would be lost.
+
+    Args:
+        path: of the table.
+        names: cells of its first row.
+        delimiter: what stands between them.
+        image_column: as in `csv_source`.
+
+    Raises:
+        InvalidRequestError: it is one: a cell looks like a picture, and no other is the name of the pictures' column.
+    """
+    column = image_column if image_column in names else None
+    if image_column is None:
+        column = chosen_column(path, names, None)
+    are_pictures = [names_picture(each, path) for each in names]
+    if not any(are_pictures) or (column is not None and not are_pictures[names.index(column)]):
+        return
+    first = names[are_pictures.index(True)]
+    raise InvalidRequestError(
+        f"{path} begins with a row of data ({first[:80]}): its first row must name its columns.",
+        f"Add a header, for example {_example_header(are_pictures, delimiter)}",
+    )
+
+
+def _example_header(are_pictures: Sequence[bool], delimiter: str) -> str:
+    names: list[str] = []
+    for is_picture in are_pictures:
+        name = "image" if is_picture else "label"
+        count = sum(each.startswith(name) for each in names)
+        names.append(f"{name}{count + 1}" if count else name)
+    return (
+        f"{' and '.join(names)} with tabs between." if delimiter == "\t" and len(names) > 1 else delimiter.join(names)
+    )
 
 
 def _check(table: _Table) -> None:
@@ -137,14 +175,14 @@ def _check(table: _Table) -> None:
 
 
 def _refuse_hidden_pictures(table: _Table) -> None:
-    """Refuse a table in whose first row a cell is called as a picture is, in a column that is not known as theirs.
+    """Refuse a table in whose first row a cell looks like a picture, in a column that is not known as theirs.
 
     Raises:
         InvalidRequestError: it is one.
     """
     first = next((row for row in table.rows() if isinstance(row, list)), [])
     for name, cell in zip(table.header, first, strict=False):
-        if PurePath(cell.strip()).suffix.lower() in PICTURE_SUFFIXES:
+        if names_picture(cell, table.path):
             refuse_hidden_pictures(table.path, name)
 
 
@@ -155,8 +193,7 @@ def _folder(table: _Table, column: str | None) -> Path | None:
     at = table.header.index(column)
     cells = (row[at].strip() for row in table.rows() if isinstance(row, list) and len(row) > at)
     first = next((cell for cell in cells if cell), "")
-    beside = Path(table.path).parent
-    return beside if first and not Path(first).exists() and (beside / first).exists() else None
+    return first_folder(table.path, first)
 
 
 def _fields(
@@ -166,10 +203,12 @@ def _fields(
         return row
     cells = dict(zip(header, row, strict=False))
     given = cells.pop(column, "").strip() if column is not None else ""
-    picture = (given if folder is None else str(folder / given)) if given else None
-    fields = fields_of_row(cells, picture)
+    pictures = [starting_at(folder, given)] if given else []
+    fields = fields_of_row(cells, pictures)
     if len(row) != len(header):
-        return Unusable(f"The row has {counted(len(row), 'cell')}, and the table {len(header)} columns.", fields)
-    if column is not None and picture is None:
+        return Unusable(
+            f"The row has {counted(len(row), 'cell')}, and the table {counted(len(header), 'column')}.", fields
+        )
+    if column is not None and not pictures:
         return Unusable(f"The row names no picture in the column {column}.", fields)
     return fields
