@@ -278,6 +278,8 @@ def test_a_full_disk_loses_nothing(tiny: ModelFiles, folder: Path, tmp_path: Pat
     output = tmp_path / "answers.csv"
     command = [*INTERNVL, "ask", str(tiny.text), "What is it?", "--batch", str(folder), "-o", str(output), *SHORT]
     command += ["--no-cache"]
+    asked_once = [*INTERNVL, "ask", str(tiny.text), "What is it?", *SHORT]
+    subprocess.run(asked_once, check=True, capture_output=True)  # the corrected vision encoder is kept from now on
 
     def limited() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1500, resource.RLIM_INFINITY))

@@ -17,7 +17,7 @@ from internvl_gguf.memory.memory_request import MemoryRequest
 from internvl_gguf.memory.openvino_memory import openvino_activations, openvino_weights
 from internvl_gguf.memory.text_graph import Placement, TextBatch, text_graph
 from internvl_gguf.memory.vision_graph import vision_graph
-from internvl_gguf.memory.work_buffer import work_buffer
+from internvl_gguf.memory.work_buffer import kept_beside, work_buffer
 
 Source = Literal["header", "listing", "dry run"]
 
@@ -46,7 +46,8 @@ class DeviceMemory:
         mmproj_weights: weights of the vision encoder.
         mmproj_compute_buffer: intermediate results of its largest batch of tiles.
         embeddings: embeddings of the pictures, float32, kept for the next question.
-        work_buffer: operands that the CPU converts before it multiplies them; grows while the context fills.
+        work_buffer: operands that the CPU converts before it multiplies them; grows while the context fills. Above 32
+            MiB also what the C library keeps of smaller ones.
         overhead: the process with its libraries and vocabulary; on a GPU, its context.
         total: the sum.
     """
@@ -149,7 +150,7 @@ def predict_memory(shape: ModelShape, request: MemoryRequest) -> MemoryPlan:
             mmproj_weights=_encoder_weights(vision, request) if vision and index == encoder else 0,
             mmproj_compute_buffer=vision_buffers[index],
             embeddings=4 * request.tiles * vision.tokens_per_tile * text.n_embd if vision and index == cpu else 0,
-            work_buffer=text_work + vision_work if index == cpu else 0,
+            work_buffer=text_work + vision_work + kept_beside(text_work, vision_work) if index == cpu else 0,
             overhead=PROCESS_BYTES + BYTES_PER_TOKEN * text.n_vocab if index == cpu else GPU_CONTEXT_BYTES,
         )
         for index, backend in enumerate(homes.backends)
