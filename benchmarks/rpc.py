@@ -10,7 +10,8 @@ Besides, once: the time to load, in which the weights are sent; the log's buffer
 the KL divergence of the next token over pictures of `bench`'s set; and the network's share of a token by the formula of
 the speed estimate, with round trip and bandwidth as the handshake measured them.
 
-    python benchmarks/rpc.py [--model TEXT.gguf --mmproj MMPROJ.gguf] [--threads N] [--rounds N] [--pictures N] [--quick]
+    python benchmarks/rpc.py [--model TEXT.gguf --mmproj MMPROJ.gguf] [--threads N] [--rounds N] [--pictures N]
+                             [--quick]
 
 It needs a llama.cpp with RPC, or INTERNVL_GGML_RPC (docs/rpc.md). The last line of the output is one JSON document.
 """
