@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import pickle
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -24,8 +25,21 @@ if TYPE_CHECKING:
     from internvl_gguf.models.local_files import ModelFiles
 
 LOCAL: Final = "local"
+_HERE: Final = "auto"
 _SECONDS: Final = 5.0
 """How long an address may take to answer: Ray itself tries for half a minute."""
+_SETTINGS_OF_RAY: Final = {
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # what is wrong is raised, and told in two lines
+    "RAY_USAGE_STATS_ENABLED": "0",  # a cluster that the command starts reports to nobody
+    # Its handler in native code takes SIGTERM for a crash: it prints a dump and aborts, whatever Python's handler is.
+    "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",
+}
+_PATIENCE: Final = {
+    "RAY_py_gcs_connect_timeout_s": f"{_SECONDS:.0f}",
+    "RAY_CLIENT_INITIAL_CONNECTION_TIMEOUT_S": "2",  # of ray://, three times
+    "RAY_CLIENT_MAX_CONNECTION_TIMEOUT_S": "2",
+}
+"""How long Ray waits at an address where something answers as its servers do, as a proxy does, but no cluster."""
 _FRAME_HEADER, _SETTINGS = 9, 4
 _HTTP2_PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, _SETTINGS, 0, 0, 0, 0, 0))
 """A client of HTTP/2 begins with this: the preface and an empty SETTINGS frame. A server answers with its own SETTINGS
@@ -44,11 +58,39 @@ def cluster(address: str) -> Iterator[None]:
     Raises:
         InvalidRequestError: no cluster can be used there.
     """
-    ray = library()
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what is wrong is raised, and told in two lines
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster that this starts reports to nobody
+    ray = _configured_library(address)
     try:
-        with _silent_stderr():  # its own library says there how much it will say
+        _connect(ray, address)
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _configured_library(address: str) -> Any:
+    """Return the module `ray` as the command needs it: Ray reads these variables when it is imported, and never again.
+
+    Raises:
+        InvalidRequestError: it is not installed.
+    """
+    for name, value in _SETTINGS_OF_RAY.items():
+        os.environ.setdefault(name, value)
+    if address not in (LOCAL, _HERE):
+        for name, value in _PATIENCE.items():
+            os.environ.setdefault(name, value)
+    return library()
+
+
+def _connect(ray: Any, address: str) -> None:
+    """Connect to a cluster, or start one.
+
+    Raises:
+        InvalidRequestError: no cluster can be used there.
+    """
+    try:
+        with _kept_sigterm(), _silent_stderr():  # its own library says there how much it will say
             ray.init(
                 address=address,  # "local" is a cluster of its own, whatever else runs here
                 logging_level="ERROR",
@@ -58,13 +100,20 @@ def cluster(address: str) -> Iterator[None]:
     except Exception as error:  # a start that times out is a plain Exception
         first = str(error).strip().partition("\n")[0]
         raise InvalidRequestError(f"No cluster of Ray can be used at {address}: {first}", _START) from error
+
+
+@contextlib.contextmanager
+def _kept_sigterm() -> Iterator[None]:
+    """Keep this process's own handler of SIGTERM: `ray.init` puts one in its place that ends with status 15."""
+    own = signal.getsignal(signal.SIGTERM)
     try:
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
         yield
+    except SystemExit as ended:
+        if ended.code == signal.SIGTERM and callable(own):
+            own(signal.SIGTERM, None)
+        raise
     finally:
-        ray.shutdown()
+        signal.signal(signal.SIGTERM, own)
 
 
 @contextlib.contextmanager
@@ -86,8 +135,8 @@ def check_address(address: str) -> None:
     Raises:
         InvalidRequestError: Ray is not installed, or no cluster answers there.
     """
-    library()
-    if address in (LOCAL, "auto"):
+    _configured_library(address)
+    if address in (LOCAL, _HERE):
         return
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdecimal():
