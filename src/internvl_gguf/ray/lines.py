@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 LOCAL: Final = "local"
 _HERE: Final = "auto"
+_CLIENT: Final = "ray://"
 _SECONDS: Final = 5.0
 """How long an address may take to answer: Ray itself tries for half a minute."""
 _SETTINGS_OF_RAY: Final = {
@@ -135,10 +136,10 @@ def check_address(address: str) -> None:
     Raises:
         InvalidRequestError: Ray is not installed, or no cluster answers there.
     """
-    _configured_library(address)
+    ray = _configured_library(address)
     if address in (LOCAL, _HERE):
         return
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    host, _, port = address.removeprefix(_CLIENT).rpartition(":")
     if not host or not port.isdecimal():
         raise InvalidRequestError(f"{address} is no address of a cluster.", "Give local, auto, HOST:PORT or ray://...")
     try:
@@ -146,7 +147,7 @@ def check_address(address: str) -> None:
     except (OSError, OverflowError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise InvalidRequestError(f"No cluster answers at {address}: {reason}.", _START) from error
-    if not is_grpc:
+    if not is_grpc or not (address.startswith(_CLIENT) or _is_cluster(ray, address)):
         raise InvalidRequestError(f"What listens at {address} is no cluster of Ray.", _START)
 
 
@@ -165,6 +166,16 @@ def _speaks_grpc(host: str, port: int) -> bool:
         while len(began) < _FRAME_HEADER and (more := connection.recv(_FRAME_HEADER - len(began))):
             began += more
         return len(began) == _FRAME_HEADER and began[3] == _SETTINGS
+
+
+def _is_cluster(ray: Any, address: str) -> bool:
+    """Return whether a cluster answers at the address of a head, in `_SECONDS`: `ray.init` asks twenty times."""
+    with _silent_stderr():
+        try:
+            ray._raylet.GcsClient(address=address)
+        except Exception:  # Ray's own, of several kinds
+            return False
+    return True
 
 
 def answer_lines(
