@@ -24,6 +24,7 @@ from ray.cluster_utils import Cluster
 from internvl_gguf import InvalidRequestError, Question, Reply, Session
 from internvl_gguf.demo.pictures import draw_pictures, drawn_picture
 from internvl_gguf.ray import answer
+from tests.support.stand_in_rpc import dropping
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own
 PROMPT = "How many shapes are there?"
@@ -170,6 +171,17 @@ def test_another_program_at_the_address_is_told_in_two_lines(says: bytes, scheme
     assert done.returncode == 1
     assert len(done.stderr.strip().splitlines()) == 2
     assert address in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="others refuse")
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_an_address_whose_packets_are_dropped_is_told_in_two_lines(scheme: str, photos: Path) -> None:
+    with dropping() as endpoint:
+        command = [sys.executable, "-m", "internvl_gguf", "ask", "demo", "?", "--batch", str(photos)]
+        done = subprocess.run([*command, "--ray", scheme + endpoint], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"Error: No cluster answers at {scheme}{endpoint}: timed out.")
+    assert len(done.stderr.strip().splitlines()) == 2
 
 
 def _answer_all(server: socket.socket, says: bytes) -> None:

@@ -40,7 +40,7 @@ _PATIENCE: Final = {
     "RAY_CLIENT_INITIAL_CONNECTION_TIMEOUT_S": "2",  # of ray://, three times
     "RAY_CLIENT_MAX_CONNECTION_TIMEOUT_S": "2",
 }
-"""How long Ray waits at an address where something answers as its servers do, as a proxy does, but no cluster."""
+"""How long Ray itself waits, in seconds, where something answers as its servers do, but no cluster: a proxy does."""
 _FRAME_HEADER, _SETTINGS = 9, 4
 _HTTP2_PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, _SETTINGS, 0, 0, 0, 0, 0))
 """A client of HTTP/2 begins with this: the preface and an empty SETTINGS frame. A server answers with its own SETTINGS
@@ -158,7 +158,9 @@ def _speaks_grpc(host: str, port: int) -> bool:
         OSError: nothing listens there, or it says nothing in `_SECONDS`.
         OverflowError: no such port.
     """
-    with socket.create_connection((host, port), _SECONDS) as connection:
+    places = {found[4] for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
+    with socket.create_connection((host, port), _SECONDS / len(places)) as connection:  # it tries one after the other
+        connection.settimeout(_SECONDS)
         if os.environ.get("RAY_USE_TLS", "0") != "0":
             return True  # it is Ray that has the keys
         connection.sendall(_HTTP2_PREFACE)
