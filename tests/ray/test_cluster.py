@@ -141,11 +141,12 @@ def test_a_model_that_no_actor_can_load_is_told_in_two_lines(cluster: Cluster, p
     command += ["--ray", cluster.address, "-o", str(tmp_path / "answers.csv")]
     impossible = subprocess.run([*command, "--n-ctx", "100000000"], capture_output=True, text=True)
     assert impossible.returncode == 1
+    assert impossible.stdout == ""  # Ray told there that an actor was killed
     assert len(impossible.stderr.strip().splitlines()) == 2, impossible.stderr
+    assert list(tmp_path.iterdir()) == []
     with_servers = subprocess.run([*command, "--rpc", "127.0.0.1:9"], capture_output=True, text=True)
     assert with_servers.returncode == 1
     assert "Leave --rpc out." in with_servers.stderr
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_benchmark_of_its_cost_runs() -> None:

@@ -51,7 +51,7 @@ _START: Final = "Start it with `ray start --head`, and name what that prints; or
 
 @contextlib.contextmanager
 def cluster(address: str) -> Iterator[None]:
-    """Connect to a cluster, or start one on this machine, until the block ends.
+    """Connect to a cluster, or start one on this machine, until the block ends; `sys.stdout` is for nobody in it.
 
     Args:
         address: "local"; "auto" for the one that runs here; host:port of its head; or ray://host:port.
@@ -60,14 +60,16 @@ def cluster(address: str) -> Iterator[None]:
         InvalidRequestError: no cluster can be used there.
     """
     ray = _configured_library(address)
-    try:
-        _connect(ray, address)
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
-        yield
-    finally:
-        ray.shutdown()
+    # Ray prints on stdout, among the answers, what becomes of its actors: what matters of that is raised.
+    with Path(os.devnull).open("w") as nothing, contextlib.redirect_stdout(nothing):
+        try:
+            _connect(ray, address)
+            context = ray.data.DataContext.get_current()
+            context.enable_progress_bars = False
+            logging.getLogger("ray.data").setLevel(logging.ERROR)
+            yield
+        finally:
+            ray.shutdown()
 
 
 def _configured_library(address: str) -> Any:
