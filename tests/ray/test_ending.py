@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -17,7 +17,7 @@ import pytest
 
 COUNT = 600
 GOES_ON = "lines answered; the same command goes on with the rest."
-_SECONDS = 60.0  # a machine with much to do
+_SECONDS, _SECONDS_TO_END = 60.0, 15.0  # a machine with much to do
 
 
 def until(happened: Callable[[], bool], child: subprocess.Popen[str]) -> None:
@@ -26,6 +26,14 @@ def until(happened: Callable[[], bool], child: subprocess.Popen[str]) -> None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(0.02)
     assert child.returncode is None
+
+
+def of_session(session: int) -> Iterator[psutil.Process]:
+    """The processes that one started, whatever became of their parents."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
+            if os.getsid(process.pid) == session:
+                yield process
 
 
 def ended(number: int, output: Path, has_come: Callable[[psutil.Process], bool], *, whole_group: bool) -> str:
@@ -37,7 +45,6 @@ def ended(number: int, output: Path, has_come: Callable[[psutil.Process], bool],
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as child:
         process = psutil.Process(child.pid)
         until(lambda: has_come(process), child)
-        family = process.children(recursive=True)
         if whole_group:
             os.killpg(child.pid, number)
         else:
@@ -46,7 +53,7 @@ def ended(number: int, output: Path, has_come: Callable[[psutil.Process], bool],
     assert child.returncode == 130, told
     assert "Traceback" not in told
     assert "***" not in told
-    assert psutil.wait_procs(family, _SECONDS)[1] == []
+    assert psutil.wait_procs(list(of_session(child.pid)), _SECONDS_TO_END)[1] == []
     lines.unlink()
     return told
 

@@ -13,6 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import psutil
+
 from internvl_gguf.bulk.answerer import Answered, Answering, PlacedLine, PlacedLines, open_answerer
 from internvl_gguf.errors import InternVLError, InvalidRequestError, LibraryError, ModelFileError
 from internvl_gguf.ray.cluster import actors_of, library
@@ -93,7 +95,7 @@ def _connect(ray: Any, address: str) -> None:
         InvalidRequestError: no cluster can be used there.
     """
     try:
-        with _kept_sigterm(), _silent_stderr():  # its own library says there how much it will say
+        with _kept_sigterm(), _nothing_left(), _silent_stderr():  # its own library says there how much it will say
             ray.init(
                 address=address,  # "local" is a cluster of its own, whatever else runs here
                 logging_level="ERROR",
@@ -117,6 +119,25 @@ def _kept_sigterm() -> Iterator[None]:
         raise
     finally:
         signal.signal(signal.SIGTERM, own)
+
+
+@contextlib.contextmanager
+def _nothing_left() -> Iterator[None]:
+    """End the processes that Ray started, if its start fails or is interrupted.
+
+    Some of them know nothing of the others yet, and wait for them for a minute or more.
+    """
+    this = psutil.Process()
+    others = this.children(recursive=True)
+    try:
+        yield
+    except BaseException:
+        started = [process for process in this.children(recursive=True) if process not in others]
+        for process in started:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(started, _SECONDS)
+        raise
 
 
 @contextlib.contextmanager
