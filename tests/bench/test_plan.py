@@ -16,14 +16,19 @@ from internvl_gguf.bench.keys import RunIdentity
 from internvl_gguf.bench.measured_run import MeasuredRun, with_losses_apart
 from internvl_gguf.bench.pairs import TextHalf
 from internvl_gguf.bench.results import QualityResult, Row, SpeedResult, Spread
+from internvl_gguf.bench.servers import MeasuredServers
 from internvl_gguf.bench.store import Store
 from internvl_gguf.bench.sweep import Sweep
 from internvl_gguf.bench.time_left import TimeLeft
 from internvl_gguf.cli.bench_progress import duration
 from internvl_gguf.errors import InsufficientMemoryError, InvalidRequestError, ModelFileError
+from internvl_gguf.hardware.remote_device import RemoteDevice
+from internvl_gguf.hardware.rpc.handshake import DeviceReport, ServerReport
+from internvl_gguf.hardware.rpc.protocol import ProtocolVersion
 from internvl_gguf.models.listing import list_model
 from internvl_gguf.quantizing import ImportanceMatrix, write_matrix
 from internvl_gguf.quantizing.matrix import Activations
+from internvl_gguf.utils.rpc_addresses import RPCAddress
 from tests.support.bench_plans import HOST, QUALITY, SPEED, fast, find, names, planned, resized, write_quants
 from tests.support.bench_samples import diverging
 
@@ -354,6 +359,41 @@ def test_on_gpus_what_lies_there_whole() -> None:
     chosen = FittingChooser(budget_of("12GiB", facts), Sweep(), HOST).choose(listing)
     assert "InternVL3-14B-Instruct-Q4_K_M.gguf" in chosen
     assert "InternVL3-14B-Instruct-Q8_0.gguf" not in chosen
+
+
+def servers(total: int, host: str = "127.0.0.1", *, is_insecure_allowed: bool = False) -> MeasuredServers:
+    """One server, with a GPU of so many bytes that is free but for 1 GiB."""
+    device = DeviceReport(total - GIB, total, RemoteDevice("gpu", 5e-4, 1e8))
+    report = ServerReport(RPCAddress(host, 50052), f"{host}:50052", ProtocolVersion(7, 0, 0), (device,))
+    return MeasuredServers((report,), is_insecure_allowed)
+
+
+def test_memory_of_servers_comes_to_what_fits() -> None:
+    listing = list_model("InternVL3-14B-Instruct")
+    assert FittingChooser(budget_of("4GiB", NO_GPU), Sweep(), HOST).choose(listing) == []
+    budget = servers(13 * GIB).added_to_budget(budget_of("4GiB", NO_GPU))
+    chosen = FittingChooser(budget, Sweep(), HOST).choose(listing)
+    assert "InternVL3-14B-Instruct-Q4_K_M.gguf" in chosen
+    assert "InternVL3-14B-Instruct-Q8_0.gguf" not in chosen
+
+
+def test_results_on_servers_are_kept_by_what_they_are(folder: Path) -> None:
+    """Tomorrow a tunnel may lead from the same port to another machine."""
+    pairs = find(f"{folder}:BF16")
+    runs = [planned(pairs, sweep=replace(fast(), servers=each)).runs[0] for each in (None, servers(8 * GIB))]
+    assert [run.configuration.settings.get("rpc") for run in runs] == [None, "127.0.0.1:50052 (a GPU with 8.0 GiB)"]
+    assert runs[1].run_config.engine["rpc"] == ("127.0.0.1:50052",)
+    other = planned(pairs, sweep=replace(fast(), servers=servers(24 * GIB))).runs[0]
+    identities = [RunIdentity("text", "mmproj", "build", run.run_config) for run in (*runs, other)]
+    assert len({repr(identity.memory_key()) for identity in identities}) == 3
+    assert servers(8 * GIB).added_to(NO_GPU).gpus == (7 * GIB,)
+    assert servers(8 * GIB).warning == ""
+
+
+def test_servers_of_other_machines_have_a_warning(folder: Path) -> None:
+    far = servers(8 * GIB, "10.0.0.2", is_insecure_allowed=True)
+    assert "Never expose" in far.warning
+    assert planned(find(f"{folder}:BF16"), sweep=replace(fast(), servers=far)).runs[0].run_config.engine["rpc"]
 
 
 def test_a_budget_that_nothing_fits() -> None:

@@ -72,6 +72,23 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "answers.jsonl"
 
 
+@pytest.mark.parametrize("name", ["answers.jsonl", "answers.csv", "answers.parquet"])
+def test_a_run_without_an_answer_leaves_no_file(name: str, tmp_path: Path) -> None:
+    """A model that could not be loaded left a table with a header alone."""
+    path = tmp_path / name
+    batch = Batch(path, *QUESTIONS)
+    with hold_answers(path) as answers:
+        with pytest.raises(InternVLError), answers.appending():
+            raise InternVLError("The model cannot be loaded.", "Take another.")
+        answers.finish(batch, batch.hash_of, drop_others=False)
+    assert list(tmp_path.iterdir()) == []
+    path.touch()  # an empty file of the user's stays
+    if name == "answers.jsonl":
+        with hold_answers(path) as answers, answers.appending():
+            pass
+        assert path.read_bytes() == b""
+
+
 def test_answers_stay_where_lines_were_inserted_and_sorted(path: Path) -> None:
     """A run went by the numbers of lines: 1,776 answers became 287 when the input was sorted."""
     Batch(path, *QUESTIONS[:4]).answer(1, 2, 3, 4)

@@ -248,11 +248,22 @@ def test_help_cuts_no_name_of_an_option(name: str, columns: int, monkeypatch: py
         assert "combined|" in page
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_shell_can_set_every_variable(name: str) -> None:
+    """One was INTERNVL_RPC-SERVER_HOST."""
+    command = load(name)
+    for each in (command, *getattr(command, "commands", {}).values()):
+        assert all(not parameter.envvar or parameter.envvar.isidentifier() for parameter in each.params)
+
+
 def test_a_variable_is_called_as_its_option(monkeypatch: pytest.MonkeyPatch) -> None:
     """Help said "--{NAME} by INTERNVL_SHOW_{NAME}", and --json had to be INTERNVL_SHOW_JSON_OUTPUT."""
     assert load("show").epilog == "Every option can be set by a variable, too: --mmproj by INTERNVL_MMPROJ."
     assert load("cache").epilog == "The option can be set by a variable, too: --json by INTERNVL_CACHE_JSON."
     assert not load("completion").epilog
+    assert "--host by INTERNVL_RPC_SERVER_HOST." in load("rpc-server").epilog
+    monkeypatch.setenv("INTERNVL_RPC_SERVER_HOST", "127.0.0.2")
+    assert given("rpc-server")["host"] == "127.0.0.2"
     monkeypatch.setenv("INTERNVL_SHOW_JSON", "1")
     assert given("show", "demo")["json_output"] is True
     monkeypatch.setenv("INTERNVL_CACHE_CLEAR_ALL", "1")

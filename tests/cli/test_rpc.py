@@ -27,7 +27,9 @@ ELSEWHERE: Any = OFFLINE
         ("gpu-box:50052", "gpu-box:50052 is on another machine", "`ssh -N -L 50052:127.0.0.1:50052 gpu-box`"),
     ],
 )
-@pytest.mark.parametrize("command", [QUESTION, ("chat", "demo"), ("serve", "demo"), ("pick", "demo"), ("doctor",)])
+@pytest.mark.parametrize(
+    "command", [QUESTION, ("chat", "demo"), ("serve", "demo"), ("pick", "demo"), ("doctor",), ("bench", "demo")]
+)
 def test_wrong_addresses_are_wrong_usage(command: tuple[str, ...], server: str, said: str, todo: str) -> None:
     done = run(*command, "--rpc", server)
     assert_two_lines(done, 2)
@@ -44,6 +46,19 @@ def test_a_build_without_rpc_is_two_lines() -> None:
     assert_two_lines(done)
     assert "built without RPC" in done.stderr
     assert "GGML_RPC=on" in done.stderr
+
+
+@stock
+def test_a_benchmark_needs_a_build_with_rpc() -> None:
+    done = run("bench", "demo", "--rpc", "127.0.0.1:50052", **WITHOUT)
+    assert_two_lines(done)
+    assert "built without RPC" in done.stderr
+
+
+def test_a_benchmark_loads_no_critic_beside_a_model_on_servers() -> None:
+    done = run("bench", "demo", "--best-of", "2", "--judge", "demo", "--rpc", "127.0.0.1:50052")
+    assert_two_lines(done, 2)
+    assert "demo and the model cannot share the RPC servers" in done.stderr
 
 
 @stock

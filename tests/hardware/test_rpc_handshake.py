@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 import threading
 import time
 
@@ -12,7 +13,7 @@ from internvl_gguf.errors import RPCServerError
 from internvl_gguf.hardware.rpc.handshake import ask_servers
 from internvl_gguf.hardware.rpc.lost import lost_servers
 from internvl_gguf.hardware.rpc.protocol import ProtocolVersion
-from tests.support.stand_in_rpc import GIB, VERSION, StandIn, nobody, silent, stand_in
+from tests.support.stand_in_rpc import GIB, VERSION, StandIn, dropping, nobody, silent, stand_in
 
 OURS = ProtocolVersion(*VERSION)
 SECONDS = 0.3
@@ -40,6 +41,14 @@ def test_devices_memory_and_network() -> None:
         assert 0 < device.remote.round_trip < 1
         assert device.remote.bandwidth > 1e6
     assert server.endings == ["closed"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="others refuse")
+def test_an_address_whose_packets_are_dropped_is_given_up_in_time() -> None:
+    with dropping() as endpoint:
+        started = time.monotonic()
+        assert f"{endpoint} gave no answer in 0.3 seconds" in refusal(endpoint, seconds=SECONDS).message
+    assert time.monotonic() - started < 3
 
 
 def test_a_full_device_leaves_the_bandwidth_to_an_assumption() -> None:

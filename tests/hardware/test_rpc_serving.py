@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import socket
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from internvl_gguf.errors import InvalidRequestError
 from internvl_gguf.hardware.rpc.server_options import RPCServerOptions
-from internvl_gguf.hardware.rpc.serving import free_port, prune
+from internvl_gguf.hardware.rpc.serving import client_lines, free_port, prune
 
 
 def test_the_oldest_weights_go_first(tmp_path: Path) -> None:
@@ -24,6 +25,23 @@ def test_the_oldest_weights_go_first(tmp_path: Path) -> None:
     prune(tmp_path, 2500)
     assert sorted(path.name[-1] for path in tmp_path.iterdir()) == ["3", "4"]
     prune(tmp_path / "nothing", 0)
+
+
+def test_clients_that_only_ask_are_not_told_of() -> None:
+    """One command of a client printed "A client is here. It has gone." five times."""
+    printed: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    for _ in range(3):
+        printed.put(b"Accepted client connection\n")
+        printed.put(b"Client connection closed\n")
+    printed.put(b"Accepted client connection\n")
+    changes: list[None] = []
+    lines = client_lines(iter(printed.get, b""), lambda: changes.append(None), 0.2)
+    assert next(lines) == "A client is here."
+    assert len(changes) == 7
+    printed.put(b"Client connection closed\n")
+    assert next(lines) == "It has gone."
+    printed.put(b"")
+    assert list(lines) == []
 
 
 def test_a_port_that_is_taken() -> None:

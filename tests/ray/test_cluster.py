@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import subprocess
@@ -23,9 +24,11 @@ from ray.cluster_utils import Cluster
 from internvl_gguf import InvalidRequestError, Question, Reply, Session
 from internvl_gguf.demo.pictures import draw_pictures, drawn_picture
 from internvl_gguf.ray import answer
+from tests.support.stand_in_rpc import dropping
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own
 PROMPT = "How many shapes are there?"
+_REFUSAL = b"HTTP/1.1 400 Bad Request\r\n\r\n"
 OPENING: dict[str, Any] = {"n_threads": 1, "n_ctx": 512, "n_parallel": 2, "max_tiles": 1}
 
 
@@ -133,12 +136,14 @@ def test_the_command_answers_on_a_cluster_and_goes_on(cluster: Cluster, photos: 
     assert len(output.read_text().splitlines()) == 25
 
 
-def test_a_model_that_no_actor_can_load_is_told_in_two_lines(cluster: Cluster, photos: Path) -> None:
+def test_a_model_that_no_actor_can_load_is_told_in_two_lines(cluster: Cluster, photos: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "internvl_gguf", "ask", "demo", "?", "--batch", str(photos)]
-    command += ["--ray", cluster.address]
+    command += ["--ray", cluster.address, "-o", str(tmp_path / "answers.csv")]
     impossible = subprocess.run([*command, "--n-ctx", "100000000"], capture_output=True, text=True)
     assert impossible.returncode == 1
+    assert impossible.stdout == ""  # Ray told there that an actor was killed
     assert len(impossible.stderr.strip().splitlines()) == 2, impossible.stderr
+    assert list(tmp_path.iterdir()) == []
     with_servers = subprocess.run([*command, "--rpc", "127.0.0.1:9"], capture_output=True, text=True)
     assert with_servers.returncode == 1
     assert "Leave --rpc out." in with_servers.stderr
@@ -153,24 +158,41 @@ def test_the_benchmark_of_its_cost_runs() -> None:
     assert result["simulated"] > 0
 
 
-@pytest.mark.parametrize("is_silent", [True, False])
-def test_another_program_at_the_address_is_told_in_two_lines(*, is_silent: bool, photos: Path) -> None:
-    """Ray waits for it without end."""
+@pytest.mark.parametrize(
+    ("says", "scheme"), [(b"", ""), (b"", "ray://"), (_REFUSAL, ""), (_REFUSAL, "ray://"), (b"\0\0\0\4\0\0\0\0\0", "")]
+)
+def test_another_program_at_the_address_is_told_in_two_lines(says: bytes, scheme: str, photos: Path) -> None:
+    """Ray waits without end for one that is silent, and half a minute for one of HTTP/2, as proxies are."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        if not is_silent:
-            threading.Thread(target=_refuse_one, args=(server,), daemon=True).start()
-        address = f"127.0.0.1:{server.getsockname()[1]}"
+        threading.Thread(target=_answer_all, args=(server, says), daemon=True).start()
+        address = f"{scheme}127.0.0.1:{server.getsockname()[1]}"
         command = [sys.executable, "-m", "internvl_gguf", "ask", "demo", "?", "--batch", str(photos), "--ray", address]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        server.shutdown(socket.SHUT_RDWR)
     assert done.returncode == 1
     assert len(done.stderr.strip().splitlines()) == 2
     assert address in done.stderr
 
 
-def _refuse_one(server: socket.socket) -> None:
-    with server.accept()[0] as connection:
-        connection.recv(100)
-        connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+@pytest.mark.skipif(sys.platform != "linux", reason="others refuse")
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_an_address_whose_packets_are_dropped_is_told_in_two_lines(scheme: str, photos: Path) -> None:
+    with dropping() as endpoint:
+        command = [sys.executable, "-m", "internvl_gguf", "ask", "demo", "?", "--batch", str(photos)]
+        done = subprocess.run([*command, "--ray", scheme + endpoint], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"Error: No cluster answers at {scheme}{endpoint}: timed out.")
+    assert len(done.stderr.strip().splitlines()) == 2
+
+
+def _answer_all(server: socket.socket, says: bytes) -> None:
+    """Say the same to whoever connects."""
+    with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+        while True:
+            connection = stack.enter_context(server.accept()[0])
+            connection.sendall(says)
+            if says == _REFUSAL:
+                connection.shutdown(socket.SHUT_WR)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "nonsense", "ray://127.0.0.1:9", "127.0.0.1:99999"])

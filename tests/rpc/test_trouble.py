@@ -145,7 +145,9 @@ def test_the_server_command_serves_and_ends(tmp_path: Path) -> None:
         answered = run("ask", "demo", QUESTION, "-i", EXAMPLE, "-t", "1", "--rpc", endpoint, "--no-cache")
         assert answered.returncode == 0, answered.stderr
         assert answered.stdout == run("ask", "demo", QUESTION, "-i", EXAMPLE, "-t", "1", "--no-cache").stdout
-        assert process.stderr.readline() == "A client is here.\n"
+        with Session.open("demo", rpc=endpoint, **OPTIONS):  # type: ignore[arg-type]
+            assert process.stderr.readline() == "A client is here.\n"
+        assert process.stderr.readline() == "It has gone.\n"
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0
     finally:

@@ -110,6 +110,18 @@ def silent() -> Iterator[str]:
 
 
 @contextlib.contextmanager
+def dropping() -> Iterator[str]:
+    """Listen with a queue that is full: Linux drops the packets of who connects, as a firewall does."""
+    with socket.socket() as listening, contextlib.ExitStack() as held:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(0)
+        with contextlib.suppress(TimeoutError):
+            while True:
+                held.enter_context(socket.create_connection(listening.getsockname(), 0.3))
+        yield f"127.0.0.1:{listening.getsockname()[1]}"
+
+
+@contextlib.contextmanager
 def nobody() -> Iterator[str]:
     """A port where nobody listens as long as this one holds it."""
     with socket.socket() as held:

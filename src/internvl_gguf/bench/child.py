@@ -10,12 +10,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from internvl_gguf.bench.best_of.judges import opened_judges
 from internvl_gguf.bench.best_of.measure import measure_best_of
 from internvl_gguf.bench.best_of.timing import with_seconds
 from internvl_gguf.bench.jobs import BestOfJob, Job, Part, PartResult, ScoringJob, job_of_line
+from internvl_gguf.bench.local_runtime import open_here
 from internvl_gguf.bench.peak_memory import MemoryMeter
 from internvl_gguf.bench.plain_json import as_plain
 from internvl_gguf.bench.quality.accuracy import measure_accuracy
@@ -25,11 +27,11 @@ from internvl_gguf.bench.results import BestOfResult, QualityResult
 from internvl_gguf.bench.speed import measure_loads, measure_parallel, measure_rates, speed_result
 from internvl_gguf.config import EngineConfig, EngineOptions
 from internvl_gguf.errors import InsufficientMemoryError, InternVLError
-from internvl_gguf.session import Session
 
 if TYPE_CHECKING:
     from internvl_gguf.bench.best_of.critic_files import CriticFiles
     from internvl_gguf.critics import Critic
+    from internvl_gguf.session import Session
 
 
 def main() -> None:
@@ -104,7 +106,7 @@ def _measure_quality(job: Job, scoring: ScoringJob) -> QualityResult:
 
 def _open(job: Job, others: EngineOptions) -> Session:
     engine: dict[str, Any] = {"n_parallel": 1, **job.engine, **others}  # chosen, so that no batch suggests another
-    return Session.open(job.text, job.mmproj, on_notice=_notice, **engine)
+    return open_here(Path(job.text), Path(job.mmproj), _notice, **engine)
 
 
 def _notice(line: str) -> None:

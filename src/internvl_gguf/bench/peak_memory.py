@@ -28,10 +28,13 @@ _HOST: Final = "CPU"
 
 
 class MemoryMeter:
-    """Measures one configuration. Construct it before anything is loaded, since it records the free GPU memory."""
+    """Measures one configuration. Construct it before anything is loaded, since it records the free GPU memory.
+
+    What a model takes on RPC servers is not measured.
+    """
 
     def __init__(self) -> None:
-        self._free = machine_budget().budget.gpus
+        self._free = _free_gpu_memory()
 
     def measure(self, session: Session, on_progress: StageProgress) -> MemoryResult:
         """Give the session the work that needs the most memory, and return the peak beside the prediction for it.
@@ -44,9 +47,11 @@ class MemoryMeter:
         _, tiles = ask_about_picture(session)
         _fill_context(runtime, lambda done: on_progress("fill the context", done))
         peak = {_HOST: peak_resident()}
-        free = machine_budget().budget.gpus
-        for number in runtime.configuration.budget.gpu_numbers:
-            peak[f"GPU{number}"] = max(0, self._free[number] - free[number])
+        free = _free_gpu_memory()
+        used = runtime.configuration.budget.gpu_numbers
+        for number, gpu in enumerate(machine_budget().gpus):
+            if number in used and gpu.name in self._free:
+                peak[f"GPU{number}"] = max(0, self._free[gpu.name] - free[gpu.name])
         return MemoryResult(planned_bytes(runtime, tiles), peak)
 
 
@@ -57,6 +62,11 @@ def planned_bytes(runtime: InProcessRuntime, tiles: int) -> dict[str, int]:
     plan = predict_memory(found.candidate.shape(found.encoder), request)
     gpus = zip(found.budget.gpu_numbers, plan.gpus, strict=True)
     return {_HOST: plan.host.total + plan.page_cache, **{f"GPU{number}": device.total for number, device in gpus}}
+
+
+def _free_gpu_memory() -> dict[str, int]:
+    """Return the free bytes of each GPU of this machine, by its name."""
+    return {gpu.name: gpu.free_bytes for gpu in machine_budget().gpus if not gpu.is_remote}
 
 
 def peak_resident() -> int:

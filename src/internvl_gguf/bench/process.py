@@ -12,12 +12,14 @@ from internvl_gguf.bench.jobs import KINDS, Job, MachineFacts, PartResult, job_a
 from internvl_gguf.bench.plain_json import from_plain
 from internvl_gguf.bench.results import Status
 from internvl_gguf.errors import LibraryError
+from internvl_gguf.hardware.rpc.lost import lost_servers
 from internvl_gguf.utils.child_process import Child, child_process, python_module
 from internvl_gguf.utils.process_end import describe_end, signal_name
 
 _MEASURE: Final = python_module("internvl_gguf.bench.child")
 _FACTS: Final = python_module("internvl_gguf.bench.machine_facts")
 _NO_MEMORY: Final = re.compile(r"out of memory|failed to allocate|unable to allocate|bad_alloc", re.IGNORECASE)
+_AGAIN: Final = "Start it again: the same command goes on after what was measured."
 _SMALLER: Final = "Take a smaller quant or context (-c), or end other programs."
 
 
@@ -57,7 +59,13 @@ def run_job(job: Job, listener: Listener) -> Ending:
     with child_process(_MEASURE, job_as_line(job)) as child:
         failure = _listen(child, listener)
         code = child.wait()
-        return failure or (Ending("measured") if code == 0 else _death(code, child.last_error_line()))
+        return failure or (Ending("measured") if code == 0 else _end_of(job, code, child.last_error_line()))
+
+
+def _end_of(job: Job, code: int, words: str) -> Ending:
+    """Explain the end of a process that measured a job: a lost RPC server, or as `_death`."""
+    lost = lost_servers(job.engine.get("rpc", ()), words)
+    return Ending("failed", f"{lost.message} {_AGAIN}") if lost else _death(code, words)
 
 
 @cache

@@ -14,6 +14,7 @@ from internvl_gguf.utils.kinds import Kind, Whole
 from internvl_gguf.utils.options import Declared, options_of
 
 if TYPE_CHECKING:
+    from internvl_gguf.bench.servers import MeasuredServers
     from internvl_gguf.hardware.cpu_tuning import HostSettings
 
 N_PROMPT, N_GEN, REPETITIONS = 512, 128, 5
@@ -23,6 +24,7 @@ SWEPT: Final[Mapping[str, Declared]] = {
     name: declared for name, declared in options_of(EngineConfig).items() if declared.option.is_swept
 }
 """Fields of `EngineConfig` that can be swept."""
+_OF_SERVERS: Final = ("rpc", "rpc_insecure_network")
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class RunConfig:
         n_gen: tokens of the answer.
         engine: fields of `EngineConfig`.
         n_threads, n_threads_batch: CPU threads for one token, and for more at once.
+        servers: the RPC servers that `engine` names, and what they are; "" for none.
     """
 
     n_prompt: int
@@ -41,11 +44,15 @@ class RunConfig:
     engine: EngineOptions
     n_threads: int
     n_threads_batch: int
+    servers: str = ""
 
     @property
     def settings(self) -> dict[str, Any]:
         """All settings by name, for `Configuration.settings`."""
-        found = {"n_prompt": self.n_prompt, "n_gen": self.n_gen, **self.engine, "n_threads": self.n_threads}
+        engine = {name: value for name, value in self.engine.items() if name not in _OF_SERVERS}
+        found = {"n_prompt": self.n_prompt, "n_gen": self.n_gen, **engine, "n_threads": self.n_threads}
+        if self.servers:
+            found["rpc"] = self.servers
         if self.n_threads_batch != self.n_threads:
             found["n_threads_batch"] = self.n_threads_batch
         return found
@@ -59,11 +66,13 @@ class Sweep:
         n_prompt, n_gen: tokens of the prompt and of the answer.
         engine: values of fields of `EngineConfig`, by name; fields left out have their default. If that is None, the
             value is chosen as a session chooses it.
+        servers: RPC servers that all configurations are measured on; None for none.
     """
 
     n_prompt: tuple[int, ...] = (N_PROMPT,)
     n_gen: tuple[int, ...] = (N_GEN,)
     engine: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    servers: MeasuredServers | None = None
 
     @classmethod
     def parse(
@@ -99,7 +108,7 @@ class Sweep:
         lists = {name: _allowed(SWEPT[name], text) for name, text in engine.items() if text is not None}
         if kv_types := keys or values:
             lists["kv_type"] = kv_types
-        tokens = {
+        tokens: dict[str, Any] = {
             name: _numbers(flag, text)
             for name, flag, text in (("n_prompt", "-p", n_prompt), ("n_gen", "-n", n_gen))
             if text is not None
@@ -127,6 +136,7 @@ class Sweep:
                 **values_by_name,
                 "n_ctx": context_length(values_by_name["n_ctx"], n_ctx_train, "-c "),
                 "n_ubatch": values_by_name["n_ubatch"] or min(host.n_ubatch, values_by_name["n_batch"]),
+                **(self.servers.engine if self.servers else {}),
             }
             EngineConfig(**engine, n_parallel=n_parallel)  # checks the values
             run_config = RunConfig(
@@ -135,6 +145,7 @@ class Sweep:
                 cast("EngineOptions", engine),
                 threads or host.n_threads,
                 threads or host.n_threads_batch,
+                self.servers.description if self.servers else "",
             )
             _check_lengths(run_config, n_ctx_train)
             found.append(run_config)

@@ -131,11 +131,12 @@ class AnswerFile:
 
     @contextlib.contextmanager
     def appending(self) -> Iterator[Callable[[bytes], None]]:
-        """Open the file and yield what appends a whole record.
+        """Open the file and yield what appends a whole record. A new file in which nothing was written is removed.
 
         Raises:
             InvalidRequestError: it cannot be written; also where a record is appended: then nothing else is.
         """
+        is_new = not self._path.exists()
         try:
             with self._path.open("ab", buffering=0) as file:
                 file.truncate(self._whole_bytes)
@@ -144,6 +145,10 @@ class AnswerFile:
                 yield lambda data: self._append(file, data)
         except OSError as error:
             raise _unwritable(self._path, error) from error
+        finally:
+            with contextlib.suppress(OSError):
+                if is_new and not self._path.stat().st_size:
+                    self._path.unlink()
 
     def _append(self, file: Any, data: bytes) -> None:
         rest = memoryview(data)

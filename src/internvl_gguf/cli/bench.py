@@ -18,6 +18,7 @@ from internvl_gguf.cli import bench_options, options
 from internvl_gguf.cli.bench_best_of import best_of_settings, check_critics, with_critics
 from internvl_gguf.cli.bench_output import BenchOutput
 from internvl_gguf.cli.bench_progress import LadderLine, bench_progress
+from internvl_gguf.cli.bench_servers import NamedServers, with_servers
 from internvl_gguf.cli.output import say
 from internvl_gguf.cli.run import FAILED, INTERRUPTED, option_errors
 from internvl_gguf.config import DEFAULT_N_UBATCH
@@ -60,6 +61,8 @@ def bench(
     sweep: Sweep,
     repetitions: bench_options.RepetitionsOption = REPETITIONS,
     parallel: bench_options.ParallelOption = 1,
+    rpc: bench_options.RPCOption = None,
+    rpc_insecure_network: bench_options.InsecureNetworkOption = False,
     resume: bench_options.FreshOption = True,
     budget: bench_options.BudgetOption = None,
     output_format: bench_options.FormatOption = None,
@@ -75,6 +78,8 @@ def bench(
     from internvl_gguf.bench.benchmark_plan import MeasurementSettings
     from internvl_gguf.utils.sizes import parse_memory
 
+    with option_errors():
+        servers = NamedServers.parse(rpc, rpc_insecure_network)
     if cascade is not None:
         with option_errors():
             others = {"MODEL": models, "--all": all_quants, "--fits": fits, "--only": only}
@@ -82,7 +87,7 @@ def bench(
             room = parse_memory(budget) if budget is not None else None
             report = BenchOutput.parse(room, "json" if json_output else output_format, output, html, plot)
             mmprojs = _split(mmproj)
-        _bench_cascade(cascade, best_of, task, mmprojs, sweep, report, fresh=not resume)
+        _bench_cascade(cascade, best_of, task, mmprojs, sweep, servers, report, fresh=not resume)
         return
     names = tuple(models or [options.chosen_model(None)])
     with option_errors():
@@ -97,7 +102,9 @@ def bench(
         report = BenchOutput.parse(room, "json" if json_output else output_format, output, html, plot)
     report.check()
     with option_errors():
+        servers.refuse_critics(several)
         wanted = replace(wanted, measurements=replace(measurements, best_of=with_critics(several)))
+    wanted = replace(wanted, sweep=servers.under(sweep))
     results, is_interrupted = _run(wanted, fresh=not resume)
     report.write(results)
     if is_interrupted:
@@ -112,6 +119,7 @@ def _bench_cascade(
     tasks: list[str] | None,
     mmprojs: tuple[str, ...],
     sweep: Sweep,
+    servers: NamedServers,
     output: BenchOutput,
     *,
     fresh: bool,
@@ -123,6 +131,7 @@ def _bench_cascade(
     with option_errors():
         job = CascadeJob.parse(cascade, best_of, tasks or (), sweep, fresh=fresh)
     output.check()
+    job = replace(job, sweep=servers.under(sweep))
 
     def find(name: str) -> FilePair:
         pairs = _find_pairs(RequestedModels((name,), mmprojs))[1]
@@ -182,12 +191,13 @@ def _run(asked: _Asked, *, fresh: bool) -> tuple[Results, bool]:
     from internvl_gguf.utils.records import BENCHMARKS
 
     started_at = datetime.now().astimezone().isoformat(timespec="seconds")
-    notices = _check_sets(asked.measurements)
+    servers = asked.sweep.servers
+    notices = (*_check_sets(asked.measurements), *([servers.warning] if servers and servers.warning else []))
     chooser = _fitting(asked.fits, asked.sweep) if asked.fits is not None else None
     model, pairs = _find(asked, chooser)  # before a process is started for the next
     with option_errors():
         check_critics(asked.measurements.best_of, pairs)
-    machine = ask_machine()
+    machine = with_servers(ask_machine(), asked.sweep)
     with option_errors():
         plan = make_plan(model, pairs, asked.sweep, asked.measurements, _host(machine), asked.reference)
     with bench_progress(len(plan.runs)) as progress:
@@ -239,7 +249,9 @@ def _fitting(sizes: str, sweep: Sweep) -> FittingChooser:
 
     machine = ask_machine()
     with option_errors():
-        return FittingChooser(budget_of(sizes, machine), sweep, _host(machine))
+        budget = budget_of(sizes, machine)
+    budget = sweep.servers.added_to_budget(budget) if sweep.servers else budget
+    return FittingChooser(budget, sweep, _host(with_servers(machine, sweep)))
 
 
 def _host(machine: MachineFacts) -> HostSettings:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from internvl_gguf._version import __version__
 from internvl_gguf.bench.sweep import Sweep
 from internvl_gguf.cli.bench_output import BenchOutput, form_of
+from internvl_gguf.cli.bench_servers import with_servers
 from internvl_gguf.cli.output import print_document, print_json_text, print_table, progress_bars, say
 from internvl_gguf.cli.output.tables import Report
 from internvl_gguf.config import MAX_BEST_OF
@@ -110,7 +111,7 @@ def run_cascade(job: CascadeJob, find: FindPair, host: Callable[[MachineFacts], 
             f"Give {FEWEST} or more; a hundred are few.",
         )
     pairs = [find(name) for name in job.models]
-    machine = ask_machine()
+    machine = with_servers(ask_machine(), job.sweep)
     with progress_bars("bar", "percent") as bars:
         change = bars.add("", total=1.0)
         models = [_ready(name, pair, job.sweep, host(machine)) for name, pair in zip(job.models, pairs, strict=True)]

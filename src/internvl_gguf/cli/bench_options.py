@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from internvl_gguf.bench.sweep import N_GEN, N_PROMPT, SWEPT, Sweep
-from internvl_gguf.cli.options import given
+from internvl_gguf.cli.options import given, insecure_network_option, rpc_option
 from internvl_gguf.cli.parameters import Group, expand, parameter
 from internvl_gguf.cli.run import option_errors
 from internvl_gguf.utils.kinds import Whole
@@ -134,6 +134,8 @@ RepetitionsOption = Annotated[
     ),
 ]
 ParallelOption = Annotated[int, typer.Option(min=1, help="Decode so many answers together, too.", rich_help_panel=_RUN)]
+RPCOption = Annotated[str | None, rpc_option("Lay the text models on llama.cpp's RPC servers.", _RUN)]
+InsecureNetworkOption = Annotated[bool, insecure_network_option(_RUN)]
 FreshOption = Annotated[
     bool,
     typer.Option(

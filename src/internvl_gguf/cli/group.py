@@ -119,8 +119,8 @@ def _name_variables(command: Any, *path: str) -> dict[str, str]:
         each.show_envvar = False
         long = next((name for name in each.opts if name.startswith("--")), None)
         if long and (each.envvar or each.allow_from_autoenv):
-            words = (VARIABLES, *path, long.removeprefix("--").replace("-", "_"))
-            each.envvar = each.envvar or "_".join(words).upper()
+            words = "_".join((VARIABLES, *path, long.removeprefix("--")))
+            each.envvar = each.envvar or words.replace("-", "_").upper()
             found[long] = each.envvar
     return found
 

@@ -65,19 +65,29 @@ WorkerTimeoutOption = Annotated[
         rich_help_panel=EngineConfig.PANEL,
     ),
 ]
-RPCOption = Annotated[
-    str | None,
-    _shared(
+
+
+def rpc_option(help_text: str, panel: str | None = None) -> Any:
+    """Return the option that names RPC servers, with what a command does with them."""
+    return _shared(
         "RPC",
         "--rpc",
         metavar="HOST:PORT[,HOST:PORT]...",
-        help="Ask llama.cpp's RPC servers, too, what they have.",
+        help=help_text,
         show_default=False,
-    ),
-]
-InsecureNetworkOption = Annotated[
-    bool, _shared("RPC_INSECURE_NETWORK", "--rpc-insecure-network", help="Let --rpc name other machines.")
-]
+        rich_help_panel=panel,
+    )
+
+
+def insecure_network_option(panel: str | None = None) -> Any:
+    """Return the option that lets RPC servers be of other machines."""
+    return _shared(
+        "RPC_INSECURE_NETWORK", "--rpc-insecure-network", help="Let --rpc name other machines.", rich_help_panel=panel
+    )
+
+
+RPCOption = Annotated[str | None, rpc_option("Ask llama.cpp's RPC servers, too, what they have.")]
+InsecureNetworkOption = Annotated[bool, insecure_network_option()]
 SystemOption = Annotated[
     str | None,
     _shared(

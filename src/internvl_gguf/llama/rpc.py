@@ -20,6 +20,8 @@ from internvl_gguf.llama.interrupts import deferred_interrupts
 from internvl_gguf.llama.library import ggml_function, initialise
 
 _HANDLE = ctypes.c_void_p
+_registered: set[str] = set()
+"""Endpoints whose devices are in the registry, in which they stay: a second registration would be a second device."""
 
 
 def connect_servers(servers: Sequence[str]) -> list[ServerReport]:
@@ -45,10 +47,13 @@ def _add_servers(endpoints: Sequence[str]) -> None:
     register = ggml_function("ggml_backend_register", None, _HANDLE)
     with deferred_interrupts():  # an interrupted `recv` counts as a lost server
         for endpoint in endpoints:
+            if endpoint in _registered:
+                continue
             registry = add(endpoint.encode())
             if not registry:
                 raise RPCServerError(f"The RPC server {endpoint} has no device.", "Start it with one.")
             register(registry)
+            _registered.add(endpoint)
 
 
 def rpc_function(name: str, restype: Any, *argtypes: Any) -> Any:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from internvl_gguf.errors import InvalidRequestError
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -52,7 +49,7 @@ def library() -> Any:
         import ray.data
     except ImportError as error:
         raise InvalidRequestError(
-            "This needs Ray, which is not installed.", "pip install 'internvl-gguf[ray]' on every machine."
+            "This needs Ray, which is not installed.", "On every machine: pip install 'internvl-gguf[ray]'"
         ) from error
     return ray
 

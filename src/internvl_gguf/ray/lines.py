@@ -6,11 +6,14 @@ import contextlib
 import logging
 import os
 import pickle
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+import psutil
 
 from internvl_gguf.bulk.answerer import Answered, Answering, PlacedLine, PlacedLines, open_answerer
 from internvl_gguf.errors import InternVLError, InvalidRequestError, LibraryError, ModelFileError
@@ -24,8 +27,22 @@ if TYPE_CHECKING:
     from internvl_gguf.models.local_files import ModelFiles
 
 LOCAL: Final = "local"
+_HERE: Final = "auto"
+_CLIENT: Final = "ray://"
 _SECONDS: Final = 5.0
 """How long an address may take to answer: Ray itself tries for half a minute."""
+_SETTINGS_OF_RAY: Final = {
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # what is wrong is raised, and told in two lines
+    "RAY_USAGE_STATS_ENABLED": "0",  # a cluster that the command starts reports to nobody
+    # Its handler in native code takes SIGTERM for a crash: it prints a dump and aborts, whatever Python's handler is.
+    "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",
+}
+_PATIENCE: Final = {
+    "RAY_py_gcs_connect_timeout_s": f"{_SECONDS:.0f}",
+    "RAY_CLIENT_INITIAL_CONNECTION_TIMEOUT_S": "2",  # of ray://, three times
+    "RAY_CLIENT_MAX_CONNECTION_TIMEOUT_S": "2",
+}
+"""How long Ray itself waits, in seconds, where something answers as its servers do, but no cluster: a proxy does."""
 _FRAME_HEADER, _SETTINGS = 9, 4
 _HTTP2_PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, _SETTINGS, 0, 0, 0, 0, 0))
 """A client of HTTP/2 begins with this: the preface and an empty SETTINGS frame. A server answers with its own SETTINGS
@@ -36,7 +53,7 @@ _START: Final = "Start it with `ray start --head`, and name what that prints; or
 
 @contextlib.contextmanager
 def cluster(address: str) -> Iterator[None]:
-    """Connect to a cluster, or start one on this machine, until the block ends.
+    """Connect to a cluster, or start one on this machine, until the block ends; `sys.stdout` is for nobody in it.
 
     Args:
         address: "local"; "auto" for the one that runs here; host:port of its head; or ray://host:port.
@@ -44,11 +61,41 @@ def cluster(address: str) -> Iterator[None]:
     Raises:
         InvalidRequestError: no cluster can be used there.
     """
-    ray = library()
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what is wrong is raised, and told in two lines
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster that this starts reports to nobody
+    ray = _configured_library(address)
+    # Ray prints on stdout, among the answers, what becomes of its actors: what matters of that is raised.
+    with Path(os.devnull).open("w") as nothing, contextlib.redirect_stdout(nothing):
+        try:
+            _connect(ray, address)
+            context = ray.data.DataContext.get_current()
+            context.enable_progress_bars = False
+            logging.getLogger("ray.data").setLevel(logging.ERROR)
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _configured_library(address: str) -> Any:
+    """Return the module `ray` as the command needs it: Ray reads these variables when it is imported, and never again.
+
+    Raises:
+        InvalidRequestError: it is not installed.
+    """
+    for name, value in _SETTINGS_OF_RAY.items():
+        os.environ.setdefault(name, value)
+    if address not in (LOCAL, _HERE):
+        for name, value in _PATIENCE.items():
+            os.environ.setdefault(name, value)
+    return library()
+
+
+def _connect(ray: Any, address: str) -> None:
+    """Connect to a cluster, or start one.
+
+    Raises:
+        InvalidRequestError: no cluster can be used there.
+    """
     try:
-        with _silent_stderr():  # its own library says there how much it will say
+        with _kept_sigterm(), _nothing_left(), _silent_stderr():  # its own library says there how much it will say
             ray.init(
                 address=address,  # "local" is a cluster of its own, whatever else runs here
                 logging_level="ERROR",
@@ -58,13 +105,39 @@ def cluster(address: str) -> Iterator[None]:
     except Exception as error:  # a start that times out is a plain Exception
         first = str(error).strip().partition("\n")[0]
         raise InvalidRequestError(f"No cluster of Ray can be used at {address}: {first}", _START) from error
+
+
+@contextlib.contextmanager
+def _kept_sigterm() -> Iterator[None]:
+    """Keep this process's own handler of SIGTERM: `ray.init` puts one in its place that ends with status 15."""
+    own = signal.getsignal(signal.SIGTERM)
     try:
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
         yield
+    except SystemExit as ended:
+        if ended.code == signal.SIGTERM and callable(own):
+            own(signal.SIGTERM, None)
+        raise
     finally:
-        ray.shutdown()
+        signal.signal(signal.SIGTERM, own)
+
+
+@contextlib.contextmanager
+def _nothing_left() -> Iterator[None]:
+    """End the processes that Ray started, if its start fails or is interrupted.
+
+    Some of them know nothing of the others yet, and wait for them for a minute or more.
+    """
+    this = psutil.Process()
+    others = this.children(recursive=True)
+    try:
+        yield
+    except BaseException:
+        started = [process for process in this.children(recursive=True) if process not in others]
+        for process in started:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(started, _SECONDS)
+        raise
 
 
 @contextlib.contextmanager
@@ -86,10 +159,10 @@ def check_address(address: str) -> None:
     Raises:
         InvalidRequestError: Ray is not installed, or no cluster answers there.
     """
-    library()
-    if address in (LOCAL, "auto"):
+    ray = _configured_library(address)
+    if address in (LOCAL, _HERE):
         return
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    host, _, port = address.removeprefix(_CLIENT).rpartition(":")
     if not host or not port.isdecimal():
         raise InvalidRequestError(f"{address} is no address of a cluster.", "Give local, auto, HOST:PORT or ray://...")
     try:
@@ -97,7 +170,7 @@ def check_address(address: str) -> None:
     except (OSError, OverflowError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise InvalidRequestError(f"No cluster answers at {address}: {reason}.", _START) from error
-    if not is_grpc:
+    if not is_grpc or not (address.startswith(_CLIENT) or _is_cluster(ray, address)):
         raise InvalidRequestError(f"What listens at {address} is no cluster of Ray.", _START)
 
 
@@ -108,7 +181,9 @@ def _speaks_grpc(host: str, port: int) -> bool:
         OSError: nothing listens there, or it says nothing in `_SECONDS`.
         OverflowError: no such port.
     """
-    with socket.create_connection((host, port), _SECONDS) as connection:
+    places = {found[4] for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
+    with socket.create_connection((host, port), _SECONDS / len(places)) as connection:  # it tries one after the other
+        connection.settimeout(_SECONDS)
         if os.environ.get("RAY_USE_TLS", "0") != "0":
             return True  # it is Ray that has the keys
         connection.sendall(_HTTP2_PREFACE)
@@ -116,6 +191,16 @@ def _speaks_grpc(host: str, port: int) -> bool:
         while len(began) < _FRAME_HEADER and (more := connection.recv(_FRAME_HEADER - len(began))):
             began += more
         return len(began) == _FRAME_HEADER and began[3] == _SETTINGS
+
+
+def _is_cluster(ray: Any, address: str) -> bool:
+    """Return whether a cluster answers at the address of a head, in `_SECONDS`: `ray.init` asks twenty times."""
+    with _silent_stderr():
+        try:
+            ray._raylet.GcsClient(address=address)
+        except Exception:  # Ray's own, of several kinds
+            return False
+    return True
 
 
 def answer_lines(

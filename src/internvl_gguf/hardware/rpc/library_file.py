@@ -48,7 +48,7 @@ def rpc_library() -> Path:
     if found is None:
         raise LibraryError(
             "The installed llama.cpp was built without RPC.",
-            f"Build it with RPC (a few minutes; a C++ compiler is needed): {build_command('-DGGML_RPC=on')} "
-            f"Or name a libggml-rpc of the same version by {VARIABLE} (docs/rpc.md makes one in a minute).",
+            f"Name a libggml-rpc of the same version by {VARIABLE} (docs/rpc.md makes one in a minute), or build it "
+            f"with RPC (a few minutes; a C++ compiler is needed): {build_command('-DGGML_RPC=on')}",
         )
     return found

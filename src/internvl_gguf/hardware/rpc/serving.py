@@ -6,9 +6,11 @@ import contextlib
 import errno
 import json
 import os
+import queue
 import socket
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -24,6 +26,8 @@ _STARTING_SECONDS: Final = 120.0  # a slow disk has to read Python and the libra
 _POLL_SECONDS: Final = 0.05
 _EVERYWHERE: Final = "0.0.0.0"
 _ACCEPTED, _CLOSED = b"Accepted client connection", b"Client connection closed"
+_STAYING_SECONDS: Final = 1.0
+"""Who is connected for so long uses the server. To ask what it is takes milliseconds, and a command does it often."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ def running_server(settings: ServerSettings) -> Iterator[tuple[ServerReport, Ite
     """Run a server, which ends with the block.
 
     Yields:
-        What it answers to a client, and for each client that comes or goes a line, as long as it runs.
+        What it answers to a client, and the lines of `client_lines`, as long as it runs.
 
     Raises:
         LibraryError: the installed llama.cpp has no RPC, or the server ended.
@@ -102,20 +106,54 @@ def running_server(settings: ServerSettings) -> Iterator[tuple[ServerReport, Ite
                     raise ended()
                 report = _asked(settings.address)
 
+            def tidy() -> None:
+                if cache is not None:
+                    prune(cache, settings.cache_bytes)
+
             def lines() -> Iterator[str]:
-                seen = 0
-                for line in stdout_of(process):
-                    if line.startswith((_ACCEPTED, _CLOSED)):
-                        if cache is not None:
-                            prune(cache, settings.cache_bytes)
-                        seen += 1
-                        if seen > 2:  # the first client was the question whether it answers
-                            yield "A client is here." if line.startswith(_ACCEPTED) else "It has gone."
+                yield from client_lines(stdout_of(process), tidy)
                 raise ended()
 
             yield report, lines()
         finally:
             end_child(process)
+
+
+def client_lines(
+    output: Iterable[bytes], on_change: Callable[[], None], seconds: float = _STAYING_SECONDS
+) -> Iterator[str]:
+    """Yield a line for each client that stays, and another when it goes; those that only ask have none.
+
+    Args:
+        output: what the native server prints, by lines.
+        on_change: called whenever a client comes or goes.
+        seconds: how long a client is connected that stays.
+    """
+    events: queue.SimpleQueue[bool | None] = queue.SimpleQueue()  # whether a client is there; None at the end
+
+    def read() -> None:
+        for line in output:
+            if line.startswith((_ACCEPTED, _CLOSED)):
+                events.put(line.startswith(_ACCEPTED))
+        events.put(None)
+
+    threading.Thread(target=read, daemon=True).start()
+    is_here = is_told = False
+    while True:
+        try:
+            event = events.get(timeout=seconds)
+        except queue.Empty:
+            if is_here and not is_told:
+                is_told = True
+                yield "A client is here."
+            continue
+        if event is None:
+            return
+        on_change()
+        is_here = event
+        if is_told and not is_here:
+            is_told = False
+            yield "It has gone."
 
 
 def _asked(address: RPCAddress) -> ServerReport | None:
