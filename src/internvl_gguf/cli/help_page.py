@@ -22,6 +22,8 @@ _VALUES: Final = {"int": "N", "int range": "N", "float": "NUMBER", "str": "TEXT"
 """Words for the types of values, which the library names as Python does."""
 _VALUE: Final = re.compile(r"<([^<>]+)>")
 _BETWEEN: Final = re.compile(r"([\d.]+)<=x<=([\d.]+)(?=\])")
+_FREE_TEXT: Final = frozenset(("--prompt", "--system", "--choices", "--regex"))
+"""Options whose value may look like anything, also like the name of an option."""
 _AT_LEAST: Final = re.compile(r"x>=(\d+)(?:\.0)?(?=\])")
 
 
@@ -49,6 +51,8 @@ class PlainCommand(TyperCommand):
         names = {name for each in options for name in (*each.opts, *each.secondary_opts)}
         values = {} if ctx.resilient_parsing else self.make_parser(ctx).parse_args(list(args))[0]
         for each in options:
+            if not _FREE_TEXT.isdisjoint(each.opts):
+                continue
             given = values.get(each.name)
             for value in given if isinstance(given, list | tuple) else [given]:
                 if isinstance(value, str) and " " not in value and value.partition("=")[0] in names:
