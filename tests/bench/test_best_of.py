@@ -24,6 +24,7 @@ from internvl_gguf.bench.best_of.wording import advice_of
 from internvl_gguf.bench.quality.accuracy import measure_accuracy
 from internvl_gguf.bench.quality.matching import is_relaxed
 from internvl_gguf.bench.quality.sets import read_task
+from internvl_gguf.bench.report.advice import advise
 from internvl_gguf.bench.results import ORACLE, BestOfResult
 from internvl_gguf.config import MAX_BEST_OF
 from internvl_gguf.judging import Candidate, JudgedQuestion
@@ -284,3 +285,13 @@ def test_the_sentence_claims_a_gain_only_where_it_is_sure() -> None:
     both = advice_of(with_several(results, several_answers(), several_answers("signs")))
     assert "charts: critic over 16" in both
     assert "signs: critic over 16" in both
+
+
+def test_advice_is_never_empty_where_what_was_measured_failed() -> None:
+    """It was, where several answers were all that was measured and the model ended after some of them."""
+    (row,) = results_of([ladder_row("Q4_K_M")]).rows
+    alone = replace(row, speed=None, memory=None, quality=None, accuracy=())
+    results = with_several(results_of([alone], None), several_answers())
+    assert advise(results).startswith("Critic over 16")
+    failed = replace(results, rows=tuple(replace(each, status="failed") for each in results.rows))
+    assert advise(failed) == "Nothing was measured, so nothing can be advised."

@@ -126,7 +126,7 @@ def advise(results: Results, budget: int | None = None) -> str:
     Where several answers were compared, sentences on these follow; alone, where nothing else was measured.
     """
     several = advice_of(results)
-    if is_best_of_alone(results):
+    if several and is_best_of_alone(results):
         return several
     return f"{_advise(results, budget)} {several}".strip()
 
