@@ -30,7 +30,7 @@ _HOST: Final = "CPU"
 class MemoryMeter:
     """Measures one configuration. Construct it before anything is loaded, since it records the free GPU memory.
 
-    What a model takes on RPC servers is not measured.
+    The memory of RPC servers is not measured, only that of this machine.
     """
 
     def __init__(self) -> None:

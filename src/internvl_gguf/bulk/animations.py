@@ -11,7 +11,7 @@ from internvl_gguf.types import Video
 from internvl_gguf.video.animated import is_animation
 
 SAID: Final = "is animated, and its first frame is shown"
-"""What a notice of such a picture says of it."""
+"""The words by which the notice of an animated picture is known."""
 
 
 def animation_notices(images: Iterable[Any]) -> tuple[str, ...]:

@@ -144,10 +144,17 @@ class Common:
         That is the model, the prompt, the system message and every option of question and sampling. How the model is
         run (context, threads, KV type) is no part of it.
         """
+        return self.asked(line)[1]
+
+    def asked(self, line: Line) -> tuple[Question | None, str]:
+        """Return the question of a line as it is written, None if it is none, and the hash of its record."""
         try:
             question = self.as_written(line)
         except InvalidRequestError:
-            return f"{line.digest}{_NOT_ASKED}"
+            return None, f"{line.digest}{_NOT_ASKED}"
+        return question, self._hash(line, question)
+
+    def _hash(self, line: Line, question: Question) -> str:
         clips = deciding(question.images, wishes_of(line.fields, self.wishes))
         given = {name: value for name, value in question.options.items() if value is not None}
         has_form = not FORMS.isdisjoint(given)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -10,7 +9,7 @@ from typing import Any, Final
 from internvl_gguf.bulk.clip_fields import CLIP_FIELDS
 from internvl_gguf.bulk.common import KNOWN_FIELDS, Common
 from internvl_gguf.bulk.lines import Line
-from internvl_gguf.errors import InternVLError, InvalidRequestError
+from internvl_gguf.errors import InternVLError
 from internvl_gguf.types import Reply
 
 _OF_LINE: Final = ("line", "id", "images", "prompt", "columns", "usage", "timings", "same_as", "hash")
@@ -33,27 +32,27 @@ def record_of(
     for name in ("images", *CLIP_FIELDS):
         if name in given:
             known[name] = _without_data(given[name])
-    known |= _asked(line, common)
+    asked, digest = _asked(line, common)
     answer: dict[str, Any] = outcome.to_dict()
     if isinstance(outcome, InternVLError):
         answer = {name: words(said) for name, said in answer.items()}
     return {
         "line": line.number,
         **known,
+        **asked,
         "model": common.model,
         **answer,
-        "hash": common.hash_of(line),
+        "hash": digest,
     }
 
 
-def _asked(line: Line, common: Common) -> dict[str, Any]:
-    """Return the question of a line as it was asked, with its places filled, and its columns, as far as it has them."""
-    asked: dict[str, Any] = {}
-    with contextlib.suppress(InvalidRequestError):  # a line that cannot be asked
-        asked["prompt"] = common.as_written(line).prompt
+def _asked(line: Line, common: Common) -> tuple[dict[str, Any], str]:
+    """Return the question of a line with its places filled and its columns, as far as it has them, and its hash."""
+    question, digest = common.asked(line)
+    asked: dict[str, Any] = {"prompt": question.prompt} if question else {}
     if columns := _columns(line.known_fields, common):
         asked["columns"] = columns
-    return asked
+    return asked, digest
 
 
 def _columns(given: Mapping[str, Any], common: Common) -> dict[str, Any]:
@@ -74,17 +73,18 @@ def copied(record: Mapping[str, Any], line: Line, common: Common) -> dict[str, A
     given = line.known_fields
     own = {"line": line.number, **({"id": given["id"]} if "id" in given else {})}
     own |= {name: _without_data(given[name]) for name in ("images",) if name in given}
-    own |= _asked(line, common)
+    asked, digest = _asked(line, common)
     usage, of_answer = record["usage"], {name: record[name] for name in record if name not in _OF_LINE}
     known = {"cached_tokens": usage["prompt_tokens"], "tiles_encoded": 0, "tiles_cached": usage["tiles"]}
     timings = dict.fromkeys(record["timings"], 0.0)
     return {
         **own,
+        **asked,
         **of_answer,
         "usage": {**usage, **known},
         "timings": timings,
         "same_as": record.get("same_as", record["images"]),
-        "hash": common.hash_of(line),
+        "hash": digest,
     }
 
 

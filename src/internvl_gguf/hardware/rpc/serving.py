@@ -27,7 +27,7 @@ _POLL_SECONDS: Final = 0.05
 _EVERYWHERE: Final = "0.0.0.0"
 _ACCEPTED, _CLOSED = b"Accepted client connection", b"Client connection closed"
 _STAYING_SECONDS: Final = 1.0
-"""Who is connected for so long uses the server. To ask what it is takes milliseconds, and a command does it often."""
+"""A client that stays connected for so long uses the server; one that only asks what the server is leaves at once."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def running_server(settings: ServerSettings) -> Iterator[tuple[ServerReport, Ite
     """Run a server, which ends with the block.
 
     Yields:
-        What it answers to a client, and the lines of `client_lines`, as long as it runs.
+        The server's report, as a client gets it, and an iterator over the lines of `client_lines`, until it ends.
 
     Raises:
         LibraryError: the installed llama.cpp has no RPC, or the server ended.
